@@ -1,0 +1,59 @@
+"""`mlx-ssd try`: base and student answer the same prompt side by side, with the run's evaluation decoding."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlx_ssd import models
+from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.decoding.rng import sample_key
+from mlx_ssd.errors import SsdError
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.prompts import render
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sampling.engine import Request, generate
+
+STREAM = "try"
+
+
+def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
+    """Each arm's decoded answer. Both arms draw with the same uniforms."""
+    recipe = Recipe.load(files.recipe)
+    source = models.locate(recipe.model)
+    policy = DecodingPolicy(**recipe.evaluate.decoding.model_dump())
+    said = {}
+    for arm, adapter in (("base", None), ("student", files.adapter)):
+        model, tokenizer = models.load(source, recipe.model.dtype, adapter)
+        request = Request(
+            arm,
+            render(tokenizer, prompt, recipe.prompt),
+            sample_key(recipe.seed, STREAM, prompt, sample_index),
+            recipe.evaluate.max_tokens,
+        )
+        (completed,) = generate(model, [request], policy, tokenizer.eos_token_ids, rows=1)
+        said[arm] = tokenizer.decode(completed.completion_ids, skip_special_tokens=True)
+        if completed.finish_reason != "stop":
+            said[arm] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"
+    return said
+
+
+def main(run_dir: str, prompt: str, sample_index: str) -> int:
+    files = RunFiles(Path(run_dir))
+    try:
+        said = answers(files, prompt.replace("\\n", "\n"), int(sample_index))
+    except SsdError as error:
+        print(f"mlx-ssd: {error}", file=sys.stderr)
+        return error.exit_code
+    grid = Table(*said, expand=True, show_lines=False)
+    grid.add_row(*(Text(text) for text in said.values()))
+    Console().print(grid)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

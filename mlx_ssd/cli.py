@@ -1,0 +1,177 @@
+"""The command line: parse, delegate, print. Imports nothing heavy, so that --help is immediate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_ssd import __version__
+from mlx_ssd.errors import BadInput, SsdError
+
+STAGE_HELP = {
+    "sample": "Draw one raw solution a problem from the frozen model.",
+    "curate": "Filter the samples by syntax alone and write the training rows.",
+    "train": "Train a LoRA adapter on the model's own tokens.",
+    "evaluate": "Generate, grade and score base and student.",
+    "report": "Write report.json and report.md, and print the table.",
+}
+
+
+class Group(click.Group):
+    """Turns what went wrong into one sentence and an exit code: 1 failed, 2 bad input, 130 interrupted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SsdError as error:
+            if str(error):  # empty when the stage has said it already
+                click.echo(f"mlx-ssd: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            from mlx_ssd.storage import explain_os_error
+
+            click.echo(f"mlx-ssd: {explain_os_error(error)}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("mlx-ssd: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Make a local code model better with nothing but the model itself (Simple Self-Distillation).
+
+    \b
+    mlx-ssd run                       the whole loop on the embedded model, in minutes
+    mlx-ssd try runs/quickstart "…"   ask base and student the same thing
+    mlx-ssd recipes                   what else can be run
+    """
+
+
+def _settings_options(command: Any) -> Any:
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
+        click.option("--model", metavar="MODEL", help="Folder or hub name of the model (sets model.path)."),
+        click.option("--redo", is_flag=True, help="Throw away results that were made with other settings."),
+    ):
+        command = option(command)
+    return command
+
+
+def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
+    from mlx_ssd.recipe import parse_override
+
+    return dict(parse_override(text) for text in overrides) | ({"model.path": model} if model else {})
+
+
+@main.command("run")
+@click.argument("recipe", default="quickstart")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what would run; load nothing.")
+@_settings_options
+def run_command(
+    recipe: str, out: Path | None, dry_run: bool, overrides: tuple[str, ...], model: str | None, redo: bool
+) -> None:
+    """Run every stage of RECIPE (a name or a YAML file; default: quickstart).
+
+    What is done is skipped, what was interrupted goes on.
+    """
+    from mlx_ssd import machine, pipeline
+    from mlx_ssd.recipe import Recipe
+
+    resolved = Recipe.load(recipe, _overrides(overrides, model))
+    if dry_run:
+        files, plans = pipeline.plan(resolved, out)
+        click.echo(resolved.to_yaml(), nl=False)
+        click.echo(f"\n# run directory: {files.directory}")
+        for plan in plans:
+            click.echo(f"# {plan.name}: {plan.action}" + (f" (made with {plan.difference})" if plan.difference else ""))
+        return
+    hint = machine.slow_blas_hint()
+    if hint:
+        click.echo(f"note: {hint}", err=True)
+    files = pipeline.run(resolved, out, redo=redo)
+    _print_report(files)
+
+
+def _stage_command(name: str) -> click.Command:
+    @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+    @click.option("--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart).")
+    @_settings_options
+    def command(
+        run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool
+    ) -> None:
+        from mlx_ssd import pipeline
+        from mlx_ssd.layout import RunFiles
+        from mlx_ssd.recipe import Recipe
+
+        files = RunFiles(run_dir)
+        source = recipe or (files.recipe if files.recipe.exists() else "quickstart")
+        pipeline.run(Recipe.load(source, _overrides(overrides, model)), run_dir, only=[name], redo=redo)
+        if name == "report":
+            _print_report(files)
+
+    return click.command(name, help=STAGE_HELP[name] + " RUN is a run directory.")(command)
+
+
+for _name in STAGE_HELP:
+    main.add_command(_stage_command(_name))
+
+
+@main.group("recipes", invoke_without_command=True)
+@click.pass_context
+def recipes_command(ctx: click.Context) -> None:
+    """List the recipes; `recipes show NAME` prints one."""
+    if ctx.invoked_subcommand is None:
+        from mlx_ssd import recipe
+
+        for name in recipe.names():
+            first = recipe.find(name).read_text(encoding="utf-8").splitlines()[0]
+            click.echo(f"{name:24} {first.lstrip('# ')}")
+
+
+@recipes_command.command("show")
+@click.argument("name")
+def show_recipe(name: str) -> None:
+    """Print a recipe's file."""
+    from mlx_ssd import recipe
+
+    click.echo(recipe.find(name).read_text(encoding="utf-8"), nl=False)
+
+
+@main.command("try")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("prompt")
+@click.option("--sample", "sample_index", default=0, show_default=True, help="Another number, another draw.")
+def try_command(run_dir: Path, prompt: str, sample_index: int) -> None:
+    """Ask base and student of RUN the same PROMPT; the answers appear side by side."""
+    import os
+    import subprocess
+    import sys
+
+    from mlx_ssd import machine
+    from mlx_ssd.layout import RunFiles
+
+    files = RunFiles(run_dir)
+    if not files.adapter.exists():
+        raise BadInput(f"{run_dir} has no trained adapter; run `mlx-ssd run --out {run_dir}` first")
+    command = [sys.executable, "-m", "mlx_ssd.answer", str(run_dir), prompt, str(sample_index)]
+    code = subprocess.run(command, env=machine.stage_environment() | {"COLUMNS": str(_columns())}).returncode
+    if code:
+        raise click.exceptions.Exit(code if code > 0 else os.EX_SOFTWARE)
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _print_report(files: Any) -> None:
+    from mlx_ssd.report.terminal import show
+    from mlx_ssd.storage import read_json
+
+    show(read_json(files.report_json))

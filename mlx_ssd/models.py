@@ -1,0 +1,96 @@
+"""Find, load and attach: the one seam to mlx_lm.load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_ssd import assets
+from mlx_ssd.errors import BadInput
+from mlx_ssd.recipe import Model
+from mlx_ssd.storage import hash_path
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on this disk. `revision` names its exact weights: a hub commit, or a hash of the folder."""
+
+    path: Path
+    revision: str
+
+
+def locate(model: Model) -> ModelSource:
+    """Where the recipe's model is; a hub model is downloaded first. Imports no array library.
+
+    Raises BadInput when there is no such model or its folder is incomplete.
+    """
+    if model.path == "embedded":
+        path = assets.model_path()
+    elif Path(model.path).expanduser().is_dir():
+        path = Path(model.path).expanduser()
+    elif model.path.count("/") == 1 and not model.path.startswith((".", "/", "~")):
+        return _from_hub(model.path, model.revision)
+    else:
+        raise BadInput(f"model.path: no folder {model.path!r}; give a folder, a hub name owner/name, or 'embedded'")
+    for pattern in ("config.json", "*.safetensors", "tokenizer*.json"):
+        if not any(path.glob(pattern)):
+            raise BadInput(f"model.path: {path} has no {pattern}; it must be a folder in Hugging Face layout")
+    return ModelSource(path, hash_path(path)[:16])
+
+
+def _from_hub(name: str, revision: str | None) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # What mlx_lm.load itself would fetch, minus code: trust_remote_code is never given.
+    patterns = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
+    try:
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(
+            f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "
+            "check the name, the network, or `hf auth login` for a gated model"
+        ) from None
+    return ModelSource(path, path.name)  # a snapshot's folder is named by its commit
+
+
+def load(source: ModelSource, dtype: str = "auto", adapter: Path | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer) as mlx_lm loads them, the adapter attached, in evaluation mode.
+
+    dtype "auto" means as stored on a GPU and float32 on a CPU, where half precision does not go
+    through BLAS and is many times slower. Raises BadInput when a file is missing or corrupt.
+    """
+    import mlx.core as mx
+    import mlx_lm
+
+    try:
+        model, tokenizer = mlx_lm.load(str(source.path), adapter_path=str(adapter) if adapter else None)
+        if dtype == "auto" and not mx.metal.is_available():
+            dtype = "float32"
+        if dtype != "auto":
+            model.set_dtype(getattr(mx, dtype))
+        mx.eval(model.parameters())
+    except Exception as error:  # whatever the loader meets in a damaged folder
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"the model {source.path}" + (f" with adapter {adapter}" if adapter else "")
+        raise BadInput(f"cannot load {what}: {reason}") from error
+    model.eval()
+    return model, tokenizer
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer alone, without the array library."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:  # whatever the loader meets in a damaged folder
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"cannot load the tokenizer of {source.path}: {reason}") from error
+
+
+def context_length(model: Any) -> int | None:
+    """The most tokens, prompt and completion together, that the model was made for."""
+    return getattr(getattr(model, "args", None), "max_position_embeddings", None)

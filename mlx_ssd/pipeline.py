@@ -1,0 +1,197 @@
+"""The stages in order: what is done is skipped, what was interrupted goes on, each in a process of its own.
+
+A stage's fingerprint is made of its version, its part of the recipe and the hashes of what it
+reads; never of times, paths or package versions. The manifest holds, per stage, what the
+fingerprint was made of, so that a difference can be named.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_ssd import machine, models, stages
+from mlx_ssd.errors import BadInput, SsdError, WorkFailed
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What would happen to a stage: "done", "resume", "start", or "changed" (by `difference`)."""
+
+    name: str
+    action: str
+    difference: str = ""
+
+
+class Interrupted(SsdError):
+    exit_code = 130
+
+
+def run(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    only: Sequence[str] = stages.NAMES,
+    redo: bool = False,
+) -> RunFiles:
+    """Bring the run directory `out` (default runs/NAME) to where `recipe` wants it.
+
+    Stages whose fingerprint and outputs are unchanged are skipped; an interrupted one goes on where
+    it stopped. A stage begun with other settings is refused, unless `redo`, which throws its results
+    away. Raises BadInput (exit 2), WorkFailed (exit 1) or Interrupted (exit 130).
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    files = run_files(recipe, out)
+    if files.directory.exists() and not files.directory.is_dir():
+        raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
+    models.locate(recipe.model)  # refuse a missing model before a directory is made
+    files.directory.mkdir(parents=True, exist_ok=True)
+    with run_lock(files.directory):
+        manifest = _read_manifest(files)
+        for name in only:
+            plan = plan_stage(name, recipe, files, manifest)
+            if plan.action == "done":
+                continue
+            if plan.action == "changed":
+                if not redo:
+                    raise BadInput(
+                        f"{files.directory}: {name} was made with {plan.difference}; choose another --out, "
+                        f"or give --redo to throw away its results"
+                    )
+                for path in stages.get(name).outputs(recipe, files):
+                    remove(path)
+            write_atomic(files.recipe, recipe.to_yaml())
+            _run_stage(name, recipe, files, manifest)
+    return files
+
+
+def run_files(recipe: Recipe, out: str | Path | None) -> RunFiles:
+    return RunFiles(Path(out) if out else Path("runs") / recipe.name)
+
+
+def plan(recipe: Recipe, out: str | Path | None = None) -> tuple[RunFiles, list[StagePlan]]:
+    """What `run` would do to each stage. Loads no model and writes nothing."""
+    files = run_files(recipe, out)
+    manifest = _read_manifest(files)
+    plans: list[StagePlan] = []
+    for name in stages.NAMES:
+        if plans and plans[-1].action != "done":
+            # Its inputs are not there yet, or will be made anew.
+            begun = name in manifest["stages"]
+            plans.append(StagePlan(name, "again if its inputs change" if begun else "start"))
+        else:
+            plans.append(plan_stage(name, recipe, files, manifest))
+    return files, plans
+
+
+def plan_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> StagePlan:
+    """Compare the manifest with what the recipe asks for. Reads files, changes nothing."""
+    stage = stages.get(name)
+    entry = manifest["stages"].get(name)
+    if entry is None:
+        return StagePlan(name, "start")
+    made_of = _made_of(name, recipe, files)
+    if entry["fingerprint"] != hash_json(made_of):
+        return StagePlan(name, "changed", _difference(entry["made_of"], made_of))
+    outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
+    if entry["complete"] and all(
+        path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
+    ):
+        return StagePlan(name, "done")
+    return StagePlan(name, "resume")
+
+
+def _made_of(name: str, recipe: Recipe, files: RunFiles) -> dict[str, Any]:
+    stage = stages.get(name)
+    return {
+        "version": stage.VERSION,
+        "settings": stage.settings(recipe),
+        "inputs": stage.inputs(recipe, files),
+    }
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str:
+    """The first difference of two nested settings, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*now, *(k for k in before if k not in now)]:
+            if before.get(key) != now.get(key):
+                inner = path if key in ("settings", "inputs") and not path else f"{path}.{key}".lstrip(".")
+                return _difference(before.get(key), now.get(key), inner)
+    return f"{path} = {before!r}, now it is {now!r}"
+
+
+def _read_manifest(files: RunFiles) -> dict:
+    if not files.manifest.exists():
+        return {"v": 1, "stages": {}}
+    manifest = read_json(files.manifest)
+    if manifest.get("v") != 1 or "stages" not in manifest:
+        raise BadInput(f"{files.manifest} is not a manifest of this version; choose another --out")
+    return manifest
+
+
+def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> None:
+    made_of = _made_of(name, recipe, files)
+    entry: dict[str, Any] = {"fingerprint": hash_json(made_of), "made_of": made_of, "complete": False}
+    manifest |= {"versions": machine.versions(), "machine": machine.describe()}
+    manifest["stages"][name] = entry
+    write_json(files.manifest, manifest)
+    result = files.directory / f".{name}.result.json"
+    remove(result)
+    command = [sys.executable, "-m", "mlx_ssd.stages", name, str(files.directory), "--result", str(result)]
+    _log(files, f"{name}: started")
+    code = _supervise(command)
+    _log(files, f"{name}: ended with {code}")
+    if code == 130:
+        raise Interrupted(f"interrupted during {name}; the same command goes on from there")
+    if code < 0:
+        raise WorkFailed(f"{name} was ended by {_cause(-code)}; the same command goes on where it stopped")
+    if code:
+        # The stage has said why, in one sentence, on the terminal.
+        raise WorkFailed("") if code == 1 else BadInput("")
+    entry |= {
+        "complete": True,
+        "measured": read_json(result),
+        "outputs": {
+            str(path.relative_to(files.directory)): hash_path(path)
+            for path in stages.get(name).outputs(recipe, files)
+        },
+    }
+    remove(result)
+    write_json(files.manifest, manifest)
+
+
+def _supervise(command: list[str]) -> int:
+    """Run a stage and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait."""
+    process = subprocess.Popen(command, env=machine.stage_environment())
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            if interrupted:
+                process.kill()
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+    return 130 if interrupted or code == -signal.SIGINT else code
+
+
+def _cause(number: int) -> str:
+    name = signal.Signals(number).name
+    if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
+        return f"{name}, most likely for want of memory (lower sample.rows, evaluate.rows or train.rows_per_micro_batch)"
+    return name
+
+
+def _log(files: RunFiles, text: str) -> None:
+    with open(files.log, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -1,0 +1,277 @@
+"""Every setting there is, one section a stage, each with its default; strict YAML.
+
+This module is the only place with defaults. A recipe file overrides them, `--set section.key=value`
+overrides the file. Unknown keys, wrong types and contradictions are refused with the key's path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlx_ssd.errors import BadInput
+
+# The system message of the paper's prompts, in our words; the embedded model was trained with it.
+SYSTEM_MESSAGE = "Solve this in Python, in one fenced code block."
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Model(Section):
+    path: str = "embedded"  # "embedded", a folder in Hugging Face layout, or a hub name
+    revision: str | None = None  # commit of a hub model; None takes the newest and records it
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, as stored on Metal
+
+
+class Prompt(Section):
+    format: Literal["chat", "raw"] = "chat"  # raw: the problem's text as it is, no template
+    system: str = SYSTEM_MESSAGE  # "" for none
+    enable_thinking: bool = False  # passed to the chat template
+
+
+class ProblemSource(Section):
+    source: Literal["embedded", "jsonl"] = "embedded"
+    path: str | None = None  # of a jsonl source
+    limit: int | None = Field(None, ge=1)  # the first so many problems
+
+    @model_validator(mode="after")
+    def _path_fits_source(self) -> ProblemSource:
+        if (self.source == "jsonl") != (self.path is not None):
+            raise ValueError("source jsonl needs a path, and source embedded takes none")
+        return self
+
+
+class Problems(Section):
+    train: ProblemSource = ProblemSource()
+    test: ProblemSource = ProblemSource()
+
+
+class Decoding(Section):
+    temperature: float = Field(ge=0)
+    top_k: int = Field(20, ge=0)  # 0: no top-k
+    top_p: float = Field(0.8, gt=0, le=1)  # 1: no top-p
+    order: Literal["temperature_first", "mlx_lm", "llama_cpp"] = "temperature_first"
+
+
+class Sampling(Section):
+    decoding: Decoding = Decoding(temperature=1.6)
+    samples_per_problem: int = Field(1, ge=1)
+    max_tokens: int = Field(4096, ge=1)
+    rows: int = Field(32, ge=1)  # sequences decoded side by side
+
+
+class Curation(Section):
+    drop_empty: bool = True
+    drop_stubs: bool = True  # one-line answers
+    drop_shortest_percent: float = Field(0.0, ge=0, lt=100)  # 10 in the released script, 0 in the paper
+    unfinished: Literal["keep", "drop"] = "keep"  # samples that ended by length or loop; the paper keeps them
+
+
+class Training(Section):
+    targets: Literal["tokens"] = "tokens"
+    rank: int = Field(16, ge=1)
+    scale: float = Field(2.0, gt=0)  # y += scale * x A B
+    dropout: float = Field(0.0, ge=0, lt=1)
+    num_layers: int = Field(-1, ge=-1)  # LoRA on the last so many layers; -1: all
+    learning_rate: float = Field(1e-4, gt=0)
+    final_fraction: float = Field(0.2, ge=0, le=1)  # of the peak, at the cosine's end
+    warmup_fraction: float = Field(0.1, ge=0, le=1)  # of the steps
+    betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
+    weight_decay: float = Field(0.1, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    epochs: int = Field(1, ge=1)
+    rows_per_step: int = Field(16, ge=1)  # samples an optimizer step sees
+    rows_per_micro_batch: int = Field(16, ge=1)  # of these, so many at a time in memory
+    max_length: int = Field(8192, ge=2)  # prompt and completion; a longer sample is refused, never cut
+    checkpoint_every_steps: int = Field(25, ge=1)
+
+
+class Limits(Section):
+    """What a program under test may use."""
+
+    wall_seconds: float = Field(4.0, gt=0)  # a test
+    cpu_seconds: float = Field(4.0, gt=0)  # a test
+    memory_mb: int = Field(512, ge=64)
+    output_kb: int = Field(256, ge=1)
+
+
+class Evaluation(Section):
+    decoding: Decoding = Decoding(temperature=0.9)  # of base and student alike
+    samples_per_problem: int = Field(8, ge=1)
+    pass_at: tuple[int, ...] = Field((1, 5), strict=False, min_length=1)
+    max_tokens: int = Field(4096, ge=1)
+    rows: int = Field(32, ge=1)
+    limits: Limits = Limits()
+    workers: int = Field(2, ge=1)  # programs graded side by side
+    bootstrap_resamples: int = Field(10_000, ge=100)
+
+
+class Recipe(Section):
+    """The whole run. `Recipe.load("quickstart")` or `Recipe.load("my.yaml", {"train.rank": 8})`."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**32)
+    model: Model = Model()
+    prompt: Prompt = Prompt()
+    problems: Problems = Problems()
+    sample: Sampling = Sampling()
+    curate: Curation = Curation()
+    train: Training = Training()
+    evaluate: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Recipe:
+        if max(self.evaluate.pass_at) > self.evaluate.samples_per_problem:
+            raise ValueError(
+                f"evaluate.pass_at {max(self.evaluate.pass_at)} needs at least as many samples, "
+                f"but evaluate.samples_per_problem is {self.evaluate.samples_per_problem}"
+            )
+        if self.train.rows_per_micro_batch > self.train.rows_per_step:
+            raise ValueError(
+                f"train.rows_per_micro_batch ({self.train.rows_per_micro_batch}) is more than "
+                f"train.rows_per_step ({self.train.rows_per_step})"
+            )
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+        """A recipe by name (`mlx-ssd recipes`) or from a YAML file, with `{"section.key": value}` on top.
+
+        Raises BadInput with one sentence: the file or --set, the key's path, and how to mend it.
+        """
+        path = find(name_or_path)
+        return cls.parse(path.read_text(encoding="utf-8"), str(path), overrides)
+
+    @classmethod
+    def parse(cls, text: str, where: str, overrides: dict[str, Any] | None = None) -> Recipe:
+        settings = _read_yaml(text, where)
+        for key, value in (overrides or {}).items():
+            _put(settings, key, value)
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise BadInput(_sentence(error, where, set(overrides or {}))) from None
+
+    def to_yaml(self) -> str:
+        """Every setting written out; reading it back gives an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`section.key=value` of --set; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadInput(f"--set {text}: write it as section.key=value, for example --set train.rank=8")
+    return key.strip(), _read_yaml(value, f"--set {key}", mapping=False)
+
+
+def recipe_folder() -> Path:
+    """Inside the wheel as mlx_ssd/_recipes; beside the package in a checkout."""
+    package = Path(str(files("mlx_ssd")))
+    inside = package / "_recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    named = recipe_folder() / f"{name_or_path}.yaml"
+    if str(name_or_path) in names():
+        return named
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(str(name_or_path), names(), n=1)
+    mend = f"did you mean {near[0]}?" if near else f"recipes are: {', '.join(names())}"
+    raise BadInput(f"no recipe or recipe file {str(name_or_path)!r}; {mend}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without its two traps: a key given twice is an error, and 1e-4 is a number."""
+
+    def construct_mapping(self, node, deep=False):
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _read_yaml(text: str, where: str, mapping: bool = True) -> Any:
+    try:
+        value = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark and mapping else ""
+        raise BadInput(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not mapping:
+        return value
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"{where}: a recipe is a mapping of sections such as `train:`")
+    return value
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = settings.get(section)
+        inner = dict(inner) if isinstance(inner, dict) else {}
+        settings[section] = inner
+        settings = inner
+    settings[last] = value
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        kind = field.annotation
+        inner = [kind, *get_args(kind)]
+        keys += [
+            key
+            for part in inner
+            if isinstance(part, type) and issubclass(part, BaseModel)
+            for key in _known_keys(part, f"{prefix}{name}.")
+        ]
+    return keys
+
+
+def _sentence(error: ValidationError, where: str, overridden: set[str]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    source = "--set" if any(key == o or key.startswith(f"{o}.") for o in overridden) else where
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(Recipe)
+        # The same word in another section is a likelier slip than another word in the same one.
+        last = key.rsplit(".", 1)[-1]
+        near = [k for k in known if k.rsplit(".", 1)[-1] == last] or difflib.get_close_matches(key, known, n=1)
+        mend = f"did you mean {near[0]}?" if near else "see `mlx-ssd recipes show quickstart`"
+        return f"{source}: {key} is not a setting; {mend}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = first.get("input")
+    if not isinstance(given, (dict, BaseModel)):
+        message += f", not {given!r}"
+    return f"{source}: {key}: {message}" if key else f"{where}: {message}"

@@ -1,0 +1,134 @@
+"""What passes between stages: one JSON object a line, versioned, unknown keys refused.
+
+problems -> Problem -> Sample -> TrainingRow -> (adapter) -> Generation -> Grade -> Score
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlx_ssd.errors import BadInput
+
+FinishReason = Literal["stop", "length", "loop"]
+VerdictName = Literal["pass", "wrong", "error", "timeout", "memory", "no_code", "harness_error"]
+
+
+class Record(BaseModel):
+    """A line of a journal. `v` is the format's version; a newer one is refused, not guessed at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    v: Literal[1] = 1
+
+    def line(self) -> str:
+        return self.model_dump_json() + "\n"
+
+
+class Problem(Record):
+    """A programming task. A functional test is {"args": [...], "expected": value}, called on
+    `entry_point`; a stdin test is {"stdin": text, "stdout": text}. Without tests it can be
+    sampled and trained on, not graded."""
+
+    id: str
+    prompt: str
+    entry_point: str | None = None
+    tests: list[dict[str, Any]] = Field(default_factory=list)
+    difficulty: str | None = None
+
+
+class Completion(Record):
+    """What a model answered, as the token ids it really produced, and how it was drawn."""
+
+    problem_id: str
+    sample_index: int
+    prompt_ids: list[int]
+    completion_ids: list[int]  # includes the end-of-turn token when the model produced one
+    finish_reason: FinishReason
+    policy: str  # DecodingPolicy.name()
+    stream: str  # random stream: the uniforms are a function of (seed, stream, problem, sample, position)
+    model: str  # revision of the weights, adapter included
+    template: str  # hash of the chat template and the prompt settings
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.problem_id, self.sample_index
+
+
+class Sample(Completion):
+    """A completion drawn from the frozen model for training."""
+
+
+class Generation(Completion):
+    """A completion drawn for evaluation."""
+
+
+class TrainingRow(Record):
+    """Token ids to train on. Loss falls on `completion_ids` only."""
+
+    problem_id: str
+    sample_index: int
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+class Grade(Record):
+    """The outcome of one generation's tests. `harness_error` is never a failure of the program."""
+
+    problem_id: str
+    sample_index: int
+    verdict: VerdictName
+    failed_test: int | None = None
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.problem_id, self.sample_index
+
+
+class Interval(BaseModel):
+    """A mean over problems with its bootstrap interval; a fraction, not per cent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mean: float
+    low: float
+    high: float
+
+
+class Score(Record):
+    """One arm on one suite at one decoding. Absent metrics are absent, never 0."""
+
+    arm: str
+    suite: str
+    decoding: str
+    problems: int
+    samples_per_problem: int
+    pass_at: dict[int, Interval]
+    pass_at_by_difficulty: dict[str, dict[int, float]]
+    verdicts: dict[str, int]
+    finish_reasons: dict[str, int]
+    extractable_code: float
+    completion_tokens: float
+
+
+class Comparison(Record):
+    """arm - baseline in pass@k, in fractions, paired over the suite's problems."""
+
+    baseline: str
+    baseline_decoding: str
+    arm: str
+    decoding: str
+    suite: str
+    difference: dict[int, Interval]
+
+
+def parse_line(kind: type[Record], line: str, where: str) -> Any:
+    """Read one line as a `kind`. Raises BadInput naming `where` and the first thing that is wrong."""
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        at = f" ({path})" if path else ""
+        message = first["msg"].removesuffix(".")
+        raise BadInput(f"{where}: not a valid {kind.__name__.lower()}{at}: {message}") from None

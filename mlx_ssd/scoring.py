@@ -1,0 +1,102 @@
+"""From grades to scores: unbiased pass@k with intervals, and paired differences between two arms."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from mlx_ssd import statistics
+from mlx_ssd.recipe import Evaluation
+from mlx_ssd.records import Comparison, Generation, Grade, Interval, Problem, Score
+
+BOOTSTRAP_SEED = 0  # intervals are a function of the grades alone
+
+
+def passed(problems: Sequence[Problem], grades: Sequence[Grade]) -> list[tuple[int, int]]:
+    """(samples, passes) of each problem, in the problems' order. A harness_error is no sample at all."""
+    samples: Counter[str] = Counter()
+    passes: Counter[str] = Counter()
+    for grade in grades:
+        if grade.verdict != "harness_error":
+            samples[grade.problem_id] += 1
+            passes[grade.problem_id] += grade.verdict == "pass"
+    return [(samples[p.id], passes[p.id]) for p in problems]
+
+
+def pass_at(counts: Sequence[tuple[int, int]], k: int) -> list[float] | None:
+    """pass@k of each problem; None where some problem has fewer than k samples."""
+    values = [statistics.pass_at_k(n, c, k) for n, c in counts]
+    return None if any(value is None for value in values) else values
+
+
+def score(
+    arm: str,
+    suite: str,
+    decoding: str,
+    problems: Sequence[Problem],
+    generations: Sequence[Generation],
+    grades: Sequence[Grade],
+    evaluation: Evaluation,
+) -> Score:
+    """One arm's score. pass@k, its bootstrap interval over problems, and what goes beside it."""
+    counts = passed(problems, grades)
+    of_difficulty: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for problem, count in zip(problems, counts, strict=True):
+        if problem.difficulty:
+            of_difficulty[problem.difficulty].append(count)
+    pass_at_k, by_difficulty = {}, {name: {} for name in sorted(of_difficulty)}
+    for k in evaluation.pass_at:
+        values = pass_at(counts, k)
+        if values is not None:
+            pass_at_k[k] = _interval(
+                statistics.bootstrap_mean(values, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
+            )
+        for name, subset in of_difficulty.items():
+            values = pass_at(subset, k)
+            if values is not None:
+                by_difficulty[name][k] = sum(values) / len(values)
+    verdicts = Counter(grade.verdict for grade in grades)
+    return Score(
+        arm=arm,
+        suite=suite,
+        decoding=decoding,
+        problems=len(problems),
+        samples_per_problem=evaluation.samples_per_problem,
+        pass_at=pass_at_k,
+        pass_at_by_difficulty=by_difficulty,
+        verdicts=dict(sorted(verdicts.items())),
+        finish_reasons=dict(sorted(Counter(g.finish_reason for g in generations).items())),
+        extractable_code=1 - verdicts["no_code"] / len(grades),
+        completion_tokens=sum(len(g.completion_ids) for g in generations) / len(generations),
+    )
+
+
+def compare(
+    baseline: Score,
+    arm: Score,
+    problems: Sequence[Problem],
+    baseline_grades: Sequence[Grade],
+    arm_grades: Sequence[Grade],
+    evaluation: Evaluation,
+) -> Comparison:
+    """arm - baseline in pass@k, paired over problems."""
+    before, after = passed(problems, baseline_grades), passed(problems, arm_grades)
+    differences = {}
+    for k in evaluation.pass_at:
+        a, b = pass_at(before, k), pass_at(after, k)
+        if a is not None and b is not None:
+            differences[k] = _interval(
+                statistics.paired_bootstrap(a, b, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
+            )
+    return Comparison(
+        baseline=baseline.arm,
+        baseline_decoding=baseline.decoding,
+        arm=arm.arm,
+        decoding=arm.decoding,
+        suite=arm.suite,
+        difference=differences,
+    )
+
+
+def _interval(value: statistics.Interval) -> Interval:
+    return Interval(mean=value.mean, low=value.low, high=value.high)

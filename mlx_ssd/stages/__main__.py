@@ -1,0 +1,49 @@
+"""`python -m mlx_ssd.stages STAGE RUN`: one stage in a process of its own, started by the pipeline.
+
+A process of its own because a Metal out-of-memory abort cannot be caught, and because on Linux the
+BLAS library must be in place before the process starts. The stage's measurements go to the file
+named by --result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from mlx_ssd import machine, stages
+from mlx_ssd.errors import SsdError
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.storage import explain_os_error, write_json
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=stages.NAMES)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--result", type=Path, required=True)
+    arguments = parser.parse_args()
+    files = RunFiles(arguments.run)
+    try:
+        recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
+        start = time.monotonic()
+        measured = stages.get(arguments.stage).run(recipe, files)
+        peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
+        if "mlx.core" in sys.modules:
+            peaks["peak_mlx_bytes"] = sys.modules["mlx.core"].get_peak_memory()
+        write_json(arguments.result, {**measured, **peaks, "seconds": round(time.monotonic() - start, 2)})
+    except SsdError as error:
+        print(f"mlx-ssd: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"mlx-ssd: {explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
