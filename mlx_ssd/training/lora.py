@@ -1,0 +1,68 @@
+"""Low-rank adapters: attach them to a model, write them in mlx-lm's layout.
+
+`settings` is anything with `rank`, `scale` (it multiplies B·A as it is: alpha / rank elsewhere), `dropout`,
+`keys` ('all', or module names as mlx-lm has them, such as 'self_attn.q_proj'), `num_layers` (the last so many;
+-1 for all) and `seed`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from mlx_ssd.errors import BadInput
+from mlx_ssd.training.atomic import atomic_directory, write_arrays
+
+WEIGHTS = "adapters.safetensors"  # both names are mlx-lm's
+CONFIG = "adapter_config.json"
+
+
+def attach_lora(model: nn.Module, settings: Any) -> None:
+    """Freeze `model` and put float32 adapters on it: A uniform, drawn from `settings.seed`; B zero.
+
+    Any base of mlx-lm will do, quantized or not. Raises BadInput for a key that names no module (mlx-lm skips
+    it in silence), for one that cannot wear an adapter, and for a model that wears an adapter already.
+    """
+    if any("lora_a" in module for _, module in model.named_modules()):
+        raise BadInput("the model wears an adapter already: load the base alone, or fuse that adapter first")
+    if settings.keys != "all":
+        names = {name for part in (model, *model.layers) for name, _ in part.named_modules()}
+        if unknown := sorted(set(settings.keys) - names):
+            raise BadInput(
+                f"the LoRA keys {', '.join(unknown)} name no module of this {type(model).__module__} model: "
+                "use names within a layer such as self_attn.q_proj, or 'all'"
+            )
+    model.freeze()
+    mx.random.seed(settings.seed)
+    try:
+        linear_to_lora_layers(model, settings.num_layers, _lora_parameters(settings))
+    except ValueError as error:
+        raise BadInput(f"the LoRA keys {settings.keys} do not fit this model: {error}") from error
+
+
+def adapter_weights(model: nn.Module) -> dict[str, mx.array]:
+    """The adapter's arrays by parameter name: after `attach_lora`, all that is trainable."""
+    return dict(tree_flatten(model.trainable_parameters()))
+
+
+def write_adapter(model: nn.Module, settings: Any, folder: Path) -> None:
+    """Write the folder that `mlx_lm.load(base, adapter_path=folder)` reads, whole or not at all."""
+    config = {
+        "fine_tune_type": "lora",
+        "num_layers": settings.num_layers,
+        "lora_parameters": _lora_parameters(settings),
+    }
+    with atomic_directory(folder) as partial:
+        write_arrays(partial / WEIGHTS, adapter_weights(model))
+        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _lora_parameters(settings: Any) -> dict[str, Any]:
+    parameters = {"rank": settings.rank, "scale": settings.scale, "dropout": settings.dropout}
+    if settings.keys != "all":  # without keys, mlx-lm takes every linear layer
+        parameters["keys"] = list(settings.keys)
+    return parameters

@@ -1,0 +1,120 @@
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import load_adapters
+
+from mlx_ssd.errors import BadInput
+from mlx_ssd.training.batches import pad_rows
+from mlx_ssd.training.lora import adapter_weights, attach_lora, write_adapter
+from mlx_ssd.training.loss import output_head, step_gradient
+
+from .tiny import CONFIG, Settings, make_rows, tiny_model
+
+PROBE = mx.array([[3, 1, 4, 1, 5, 9, 2, 6]])
+LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+LINEAR += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+
+
+def randomize(model):
+    """Give B values: with the zeros it starts from, adapter and base would agree whatever was loaded."""
+    weights = adapter_weights(model)
+    model.load_weights([(name, 0.2 * mx.random.normal(w.shape)) for name, w in weights.items()], strict=False)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_attached_adapter_is_float32_everywhere_and_changes_nothing_yet(bits):
+    base, model = tiny_model(bits=bits), tiny_model(bits=bits)
+    attach_lora(model, Settings())
+    weights = adapter_weights(model)
+    expected = {
+        f"model.layers.{layer}.{name}.lora_{side}" for layer in (0, 1) for name in LINEAR for side in "ab"
+    }
+    assert set(weights) == expected
+    assert {array.dtype for array in weights.values()} == {mx.float32}
+    assert mx.array_equal(model(PROBE), base(PROBE))
+
+
+def test_a_half_precision_base_keeps_float32_adapters():
+    model = tiny_model()
+    model.set_dtype(mx.bfloat16)
+    attach_lora(model, Settings())
+    _, gradient, _ = step_gradient(model, output_head(model), [pad_rows(make_rows(2))])
+    assert {array.dtype for _, array in tree_flatten([adapter_weights(model), gradient])} == {mx.float32}
+    assert model(PROBE).dtype == mx.bfloat16
+
+
+def test_gradients_are_the_adapters_alone():
+    model = tiny_model()
+    attach_lora(model, Settings(num_layers=1, keys=["self_attn.q_proj", "mlp.down_proj"]))
+    _, gradient, _ = step_gradient(model, output_head(model), [pad_rows(make_rows(3))])
+    assert {name for name, _ in tree_flatten(gradient)} == {
+        f"model.layers.1.{name}.lora_{side}" for name in ("self_attn.q_proj", "mlp.down_proj") for side in "ab"
+    }
+
+
+def test_init_is_a_function_of_the_seed():
+    def drawn(seed, before):
+        model = tiny_model()
+        mx.random.seed(before)
+        attach_lora(model, Settings(seed=seed))
+        return {name: np.array(array) for name, array in adapter_weights(model).items()}
+
+    one, again, other = drawn(1, before=5), drawn(1, before=6), drawn(2, before=5)
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert all(not np.array_equal(one[name], other[name]) for name in one if name.endswith("lora_a"))
+    assert not any(array.any() for name, array in one.items() if name.endswith("lora_b"))
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("changes", [{}, {"num_layers": 1, "keys": ["self_attn.q_proj", "mlp.down_proj"]}])
+def test_mlx_lm_loads_the_written_adapter(tmp_path, bits, changes):
+    settings = Settings(**changes)
+    model = tiny_model(bits=bits)
+    attach_lora(model, settings)
+    randomize(model)
+    write_adapter(model, settings, tmp_path / "adapter")
+
+    loaded = load_adapters(tiny_model(bits=bits), str(tmp_path / "adapter"))
+    assert mx.array_equal(loaded(PROBE), model(PROBE))
+    assert not mx.allclose(loaded(PROBE), tiny_model(bits=bits)(PROBE), atol=0.1)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "adapter",
+        "adapter_config.json",
+        "adapters.safetensors",
+    ]
+
+
+def test_mlx_lm_load_takes_model_and_adapter_folders(tmp_path):
+    from mlx_lm.utils import load
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(CONFIG))
+    mx.save_safetensors(str(base / "model.safetensors"), dict(tree_flatten(tiny_model().parameters())))
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>").save_pretrained(base)
+
+    model = tiny_model()
+    attach_lora(model, Settings())
+    randomize(model)
+    write_adapter(model, Settings(), tmp_path / "adapter")
+    loaded, _ = load(str(base), adapter_path=str(tmp_path / "adapter"))
+    assert mx.array_equal(loaded(PROBE), model(PROBE))
+
+
+@pytest.mark.parametrize("keys, word", [(["self_attn.qproj"], "self_attn.qproj"), (["mlp"], "MLP")])
+def test_keys_that_fit_no_linear_layer_are_refused(keys, word):
+    with pytest.raises(BadInput, match=word):
+        attach_lora(tiny_model(), Settings(keys=keys))
+
+
+def test_a_second_adapter_is_refused():
+    model = tiny_model()
+    attach_lora(model, Settings())
+    with pytest.raises(BadInput, match="adapter already"):
+        attach_lora(model, Settings())

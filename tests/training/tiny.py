@@ -1,0 +1,76 @@
+"""A random-weight Qwen3 of two layers, rows for it and settings to train it with: no downloads, milliseconds a step."""
+
+import random
+from dataclasses import dataclass, replace
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import qwen3
+
+CONFIG = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 96,
+    "max_position_embeddings": 128,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    problem_id: str
+    sample_index: int
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    rank: int = 4
+    scale: float = 2.0
+    dropout: float = 0.0
+    keys: str | list[str] = "all"
+    num_layers: int = -1
+    seed: int = 3
+    learning_rate: float = 1e-2
+    warmup_fraction: float = 0.2
+    final_fraction: float = 0.2
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    epochs: int = 2
+    rows_per_step: int = 4
+    rows_per_micro_batch: int = 3
+    max_length: int = 64
+    checkpoint_every_steps: int = 2
+
+    def but(self, **changes) -> "Settings":
+        return replace(self, **changes)
+
+
+def tiny_model(*, tied: bool = True, bits: int | None = None, seed: int = 0) -> qwen3.Model:
+    """Weights wide enough (N(0, 0.3)) that logits differ visibly from token to token."""
+    mx.random.seed(seed)
+    model = qwen3.Model(qwen3.ModelArgs.from_dict(CONFIG | {"tie_word_embeddings": tied}))
+    model.apply(lambda array: array if array.ndim < 2 else 0.3 * mx.random.normal(array.shape))
+    if bits:
+        nn.quantize(model, group_size=32, bits=bits)
+    mx.eval(model.parameters())
+    return model
+
+
+def make_rows(count: int = 10, seed: int = 0) -> list[Row]:
+    """Prompts of 1 to 12 tokens, completions of 1 to 20: lengths as uneven as they come."""
+    draw = random.Random(seed)
+
+    def ids(longest: int) -> list[int]:
+        return [draw.randrange(1, CONFIG["vocab_size"]) for _ in range(draw.randint(1, longest))]
+
+    return [Row(f"problem/{i // 2}", i % 2, ids(12), ids(20)) for i in range(count)]
