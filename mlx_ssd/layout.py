@@ -48,7 +48,7 @@ class RunFiles:
 
     @property
     def training_log(self) -> Path:
-        return self.checkpoints / "train_log.jsonl"
+        return self.round / "train_log.jsonl"
 
     def generations(self, arm: str, suite: str, decoding: str) -> Path:
         return self.directory / "eval" / arm / f"{suite}-{decoding}.generations.jsonl"

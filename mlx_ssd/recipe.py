@@ -81,6 +81,7 @@ class Training(Section):
     rank: int = Field(16, ge=1)
     scale: float = Field(2.0, gt=0)  # y += scale * x A B
     dropout: float = Field(0.0, ge=0, lt=1)
+    keys: Literal["all"] | list[str] = "all"  # modules that wear an adapter, such as self_attn.q_proj
     num_layers: int = Field(-1, ge=-1)  # LoRA on the last so many layers; -1: all
     learning_rate: float = Field(1e-4, gt=0)
     final_fraction: float = Field(0.2, ge=0, le=1)  # of the peak, at the cosine's end
@@ -102,6 +103,7 @@ class Limits(Section):
     cpu_seconds: float = Field(4.0, gt=0)  # a test
     memory_mb: int = Field(512, ge=64)
     output_kb: int = Field(256, ge=1)
+    processes: int = Field(8, ge=0)  # besides its own
 
 
 class Evaluation(Section):

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.generate import BatchGenerator
 
 from mlx_ssd.decoding.policy_mlx import make_sampler
-from mlx_ssd.decoding.rng_mlx import uniform_u32
+from mlx_ssd.decoding.rng import uniform_u32
+from mlx_ssd.errors import WorkFailed
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,18 @@ def generate(
     not of batch mates, their number or order, except through kernel rounding (rule 3).
     `on_tokens` is called after each step with the number of tokens it drew.
     """
-    draw = make_sampler(policy)
+    draw = mx.compile(make_sampler(policy))
     generator = BatchGenerator(
         model,
         stop_tokens=[[token] for token in stop_tokens],
         completion_batch_size=rows,
         prefill_batch_size=rows,
     )
-    waiting = {}
     requests = list(requests)
     uids = generator.insert(
         [request.prompt_ids for request in requests],
         max_tokens=[request.max_tokens for request in requests],
-        samplers=[_row_sampler(draw, request.random_key) for request in requests],
+        samplers=[_row_sampler(draw, request.random_key, request.max_tokens) for request in requests],
     )
     waiting = dict(zip(uids, requests, strict=True))
     drawn: dict[int, list[int]] = {}
@@ -71,6 +72,12 @@ def generate(
                 tokens.append(response.token)
                 if response.finish_reason is not None:
                     request = waiting.pop(response.uid)
+                    # A number that is not finite stays in the row's cache, so its last token shows it.
+                    if not mx.isfinite(response.logprobs.max()).item():
+                        raise WorkFailed(
+                            f"the model's output for {request.key} is not finite; its weights are damaged, or "
+                            "model.dtype is too narrow for it (try float32)"
+                        )
                     yield Completed(request.key, drawn.pop(response.uid), response.finish_reason)
             if on_tokens:
                 on_tokens(len(responses))
@@ -78,14 +85,19 @@ def generate(
         generator.close()
 
 
-def _row_sampler(draw: Callable, random_key: tuple[int, int]) -> Callable[[mx.array], mx.array]:
+def _row_sampler(draw: Callable, random_key: tuple[int, int], max_tokens: int) -> Callable[[mx.array], mx.array]:
     """One row's sampler, which counts its own position. BatchGenerator calls it once a token with
     that row's [1, vocabulary] log-probabilities; the draw depends on differences of them only."""
+    uniforms: list[mx.array] = []
     position = -1
 
     def sample(logprobs: mx.array) -> mx.array:
         nonlocal position
         position += 1
-        return draw(logprobs, uniform_u32(random_key, position))
+        if not uniforms:
+            # BatchGenerator works one step ahead: one draw more than tokens.
+            uniforms.extend(mx.array(uniform_u32(random_key, np.arange(max_tokens + 1))).reshape(-1, 1))
+        # A row without a distribution draws no token (NO_TOKEN); the model must not look that up.
+        return mx.minimum(draw(logprobs, uniforms[position]), logprobs.shape[-1] - 1)
 
     return sample

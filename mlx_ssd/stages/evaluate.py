@@ -6,6 +6,7 @@ random stream 'eval' on purpose: common random numbers sharpen the paired differ
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlx_ssd import models
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import problem_file, read_problems
+from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
 from mlx_ssd.storage import Journal, hash_path, write_json
@@ -116,4 +118,31 @@ def _generate(
 def _grade(
     recipe: Recipe, files: RunFiles, arm: str, where: tuple[str, str], problems: list[Problem], tokenizer: Any
 ) -> tuple[list[Generation], list[Grade]]:
-    raise NotImplementedError
+    """Grade the saved generations that have no grade yet; all generations and grades, by (problem, sample)."""
+    from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many
+
+    generations = sorted(Journal(files.generations(arm, *where), Generation).read(), key=lambda g: g.key)
+    journal = Journal(files.grades(arm, *where), Grade)
+    done = {grade.key for grade in journal.read()}
+    missing = [g for g in generations if g.key not in done]
+    if missing:
+        texts = tokenizer.batch_decode([g.completion_ids for g in missing], skip_special_tokens=True)
+        of = {problem.id: problem for problem in problems}
+        items = [
+            (g.key, extract_code(text), of[g.problem_id].entry_point, of[g.problem_id].tests)
+            for g, text in zip(missing, texts, strict=True)
+        ]
+        limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
+        check_canaries(sandbox, limits)
+        broken = 0
+        with progress(f"grade {arm}", len(generations), len(done), "programs") as bar, journal.appending() as out:
+            for (problem_id, index), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
+                broken += verdict.verdict == "harness_error"
+                if broken > HARNESS_ERRORS_ALLOWED * len(generations):
+                    raise WorkFailed(
+                        f"grading was stopped: {broken} programs could not be run as they should "
+                        f"({verdict.detail}); this says nothing about the programs"
+                    )
+                out.append([Grade(problem_id=problem_id, sample_index=index, **asdict(verdict))])
+                bar.update(bar.done + 1)
+    return generations, sorted(journal.read(), key=lambda grade: grade.key)

@@ -1,8 +1,10 @@
-"""Train: LoRA on the model's own tokens -> round-1/adapter (mlx-lm's layout), checkpoints, the loss log."""
+"""Train: LoRA on the model's own tokens -> round-1/{adapter,checkpoints,train_log.jsonl}."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from mlx_ssd import models
 from mlx_ssd.layout import RunFiles
@@ -21,11 +23,13 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
-    return [files.adapter, files.checkpoints]
+    return [files.adapter, files.checkpoints, files.training_log]
 
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
-    from mlx_ssd.progress import progress
+    from types import SimpleNamespace
+
+    from mlx_ssd.progress import Progress
     from mlx_ssd.records import TrainingRow
     from mlx_ssd.storage import Journal
     from mlx_ssd.training.loop import train
@@ -33,5 +37,23 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     source = models.locate(recipe.model)
     model, _ = models.load(source, recipe.model.dtype)
     rows = Journal(files.rows, TrainingRow).read()
-    fingerprint = hash_json([VERSION, settings(recipe), inputs(recipe, files)])
-    raise NotImplementedError
+    trainer = SimpleNamespace(**recipe.train.model_dump(), seed=recipe.seed)
+    fingerprint = hash_json([VERSION, settings(recipe), inputs(recipe, files)])[:16]
+    bar: Progress | None = None
+
+    def show(step: int, total_steps: int, loss: float, **_: Any) -> None:
+        nonlocal bar
+        bar = bar or Progress("train", total_steps, step - 1, "steps")
+        bar.update(step, f"loss {loss:.3f}")
+
+    result = train(model, rows, trainer, files.round, fingerprint, show)
+    if bar:
+        bar.finish(f"loss {result.loss:.3f}")
+    for warning in result.warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    return {
+        "steps": result.steps,
+        "resumed_from": result.resumed_from,
+        "completion_tokens": result.completion_tokens,
+        "trainable_parameters": result.trainable_parameters,
+    }
