@@ -53,7 +53,9 @@ def main() -> None:
 
 def _settings_options(command: Any) -> Any:
     for option in (
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe."
+        ),
         click.option("--model", metavar="MODEL", help="Folder or hub name of the model (sets model.path)."),
         click.option("--redo", is_flag=True, help="Throw away results that were made with other settings."),
     ):
@@ -88,7 +90,10 @@ def run_command(
         click.echo(resolved.to_yaml(), nl=False)
         click.echo(f"\n# run directory: {files.directory}")
         for plan in plans:
-            click.echo(f"# {plan.name}: {plan.action}" + (f" (made with {plan.difference})" if plan.difference else ""))
+            click.echo(
+                f"# {plan.name}: {plan.action}"
+                + (f" (made with {plan.difference})" if plan.difference else "")
+            )
         return
     hint = machine.slow_blas_hint()
     if hint:
@@ -99,7 +104,9 @@ def run_command(
 
 def _stage_command(name: str) -> click.Command:
     @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-    @click.option("--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart).")
+    @click.option(
+        "--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart)."
+    )
     @_settings_options
     def command(
         run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool

@@ -104,7 +104,8 @@ def plan_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> St
         return StagePlan(name, "changed", _difference(entry["made_of"], made_of))
     outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
     if entry["complete"] and all(
-        path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
+        path.exists() and hash_path(path) == entry["outputs"].get(relative)
+        for relative, path in outputs.items()
     ):
         return StagePlan(name, "done")
     return StagePlan(name, "resume")

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,6 +24,8 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.records import Record, parse_line
 
 R = TypeVar("R", bound=Record)
+
+FLUSH_SECONDS = 1.0
 
 
 def fsync_directory(path: Path) -> None:
@@ -106,12 +109,32 @@ class Journal(Generic[R]):
                 file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
             else:
                 fsync_directory(self.path.parent)
-            yield Appender(file)
+            appender = Appender(file)
+            try:
+                yield appender
+            finally:
+                appender.flush()  # on Ctrl-C too
 
 
 class Appender:
+    """`append` returns when its records are on disk; `add` lets a record wait, at most about a second
+    after the one before it, to share its fsync with others."""
+
     def __init__(self, file: io.FileIO):
         self._file = file
+        self._waiting: list[Record] = []
+        self._flushed = time.monotonic()
+
+    def add(self, record: Record) -> None:
+        self._waiting.append(record)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._flushed = time.monotonic()
+        if waiting:
+            self.append(waiting)
 
     def append(self, records: Iterable[Record]) -> None:
         """Write the records and wait until they are on disk. On a full disk nothing half-written

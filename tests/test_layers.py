@@ -47,7 +47,11 @@ def rooms() -> set[tuple[str, str]]:
 
 
 def test_every_room_has_a_place_in_the_layers():
-    here = {p.stem if p.suffix else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    here = {
+        p.stem if p.suffix else p.name
+        for p in PACKAGE.iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert here == FOUNDATIONS | LIBRARIES | TOP | {"decoding"}
 
 

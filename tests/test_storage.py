@@ -121,7 +121,8 @@ def test_second_process_is_refused_with_the_holders_pid_and_let_in_after_its_dea
 
 
 @pytest.mark.parametrize(
-    "number, words", [("ENOSPC", "free some disk space"), ("EACCES", "permission"), ("ENOENT", "does not exist")]
+    "number, words",
+    [("ENOSPC", "free some disk space"), ("EACCES", "permission"), ("ENOENT", "does not exist")],
 )
 def test_operating_system_errors_say_what_to_do(number, words):
     import errno

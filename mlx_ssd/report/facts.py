@@ -27,7 +27,10 @@ def facts(
     return {
         "v": 1,
         "recipe": recipe.name,
-        "model": {"path": recipe.model.path, "revision": manifest["stages"]["sample"]["made_of"]["inputs"]["model"]},
+        "model": {
+            "path": recipe.model.path,
+            "revision": manifest["stages"]["sample"]["made_of"]["inputs"]["model"],
+        },
         "sample_decoding": recipe.sample.decoding.model_dump(),
         "evaluate_decoding": recipe.evaluate.decoding.model_dump(),
         "scores": scores["scores"],
@@ -45,7 +48,9 @@ def facts(
             if "measured" in entry and name != "report"
         },
         "peak_rss_bytes": max(
-            entry["measured"]["peak_rss_bytes"] for entry in manifest["stages"].values() if "measured" in entry
+            entry["measured"]["peak_rss_bytes"]
+            for entry in manifest["stages"].values()
+            if "measured" in entry
         ),
         "verdict": [sentence(c, k, d) for c in comparisons for k, d in sorted(c.difference.items())],
         "not_measured": list(NOT_MEASURED),
@@ -56,10 +61,14 @@ def facts(
 
 def sentence(comparison: Comparison, k: int, difference: Interval) -> str:
     """What one difference allows to be said."""
-    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    points = (
+        f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    )
     same = comparison.decoding == comparison.baseline_decoding
-    where = f"at the same decoding ({comparison.decoding})" if same else (
-        f"({comparison.decoding} against {comparison.baseline_decoding})"
+    where = (
+        f"at the same decoding ({comparison.decoding})"
+        if same
+        else (f"({comparison.decoding} against {comparison.baseline_decoding})")
     )
     subject = f"{comparison.arm} against {comparison.baseline} {where}"
     if difference.low > 0:

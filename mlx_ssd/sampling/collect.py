@@ -17,8 +17,6 @@ from mlx_ssd.records import Completion, Problem
 from mlx_ssd.sampling.engine import Request, generate
 from mlx_ssd.storage import Journal
 
-FLUSH_SECONDS = 1.0  # finished samples wait at most this long for their fsync
-
 
 def collect(
     path: Path,
@@ -59,10 +57,16 @@ def collect(
         prompt_ids = render(tokenizer, problem.prompt, prompt)
         room = limit - len(prompt_ids) if limit else max_tokens
         if room < 1 or not prompt_ids:
-            what = f"is {len(prompt_ids)} tokens long, the model's context is {limit}" if prompt_ids else "is empty"
+            what = (
+                f"is {len(prompt_ids)} tokens long, the model's context is {limit}"
+                if prompt_ids
+                else "is empty"
+            )
             raise BadInput(f"the prompt of problem {problem.id!r} {what}; shorten or remove it")
         requests += [
-            Request((problem.id, i), prompt_ids, sample_key(seed, stream, problem.id, i), min(max_tokens, room))
+            Request(
+                (problem.id, i), prompt_ids, sample_key(seed, stream, problem.id, i), min(max_tokens, room)
+            )
             for i in missing
         ]
     prompts = {request.key: request.prompt_ids for request in requests}
@@ -76,14 +80,13 @@ def collect(
     def rate() -> str:
         return f"{tokens / max(time.monotonic() - start, 1e-9):,.0f} tokens/s"
 
-    start = flushed = time.monotonic()
+    start = time.monotonic()
     total = len(problems) * samples_per_problem
     with progress(label, total, total - len(requests), "samples") as bar, journal.appending() as appender:
-        pending: list[Completion] = []
-        try:
-            for completed in generate(model, requests, policy, tokenizer.eos_token_ids, rows, count):
-                problem_id, index = completed.key
-                record = kind(
+        for completed in generate(model, requests, policy, tokenizer.eos_token_ids, rows, count):
+            problem_id, index = completed.key
+            appender.add(
+                kind(
                     problem_id=problem_id,
                     sample_index=index,
                     prompt_ids=prompts[completed.key],
@@ -91,11 +94,6 @@ def collect(
                     finish_reason=completed.finish_reason,
                     **common,
                 )
-                pending.append(record)
-                bar.update(bar.done + 1, rate())
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    appender.append(pending)
-                    pending, flushed = [], time.monotonic()
-        finally:
-            appender.append(pending)  # on Ctrl-C too
+            )
+            bar.update(bar.done + 1, rate())
     return {"completions": len(requests), "tokens": tokens, "seconds": round(time.monotonic() - start, 2)}

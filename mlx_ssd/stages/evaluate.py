@@ -135,7 +135,10 @@ def _grade(
         limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
         check_canaries(sandbox, limits)
         broken = 0
-        with progress(f"grade {arm}", len(generations), len(done), "programs") as bar, journal.appending() as out:
+        with (
+            progress(f"grade {arm}", len(generations), len(done), "programs") as bar,
+            journal.appending() as out,
+        ):
             for (problem_id, index), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
                 broken += verdict.verdict == "harness_error"
                 if broken > HARNESS_ERRORS_ALLOWED * len(generations):
@@ -143,6 +146,6 @@ def _grade(
                         f"grading was stopped: {broken} programs could not be run as they should "
                         f"({verdict.detail}); this says nothing about the programs"
                     )
-                out.append([Grade(problem_id=problem_id, sample_index=index, **asdict(verdict))])
+                out.add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
                 bar.update(bar.done + 1)
     return generations, sorted(journal.read(), key=lambda grade: grade.key)

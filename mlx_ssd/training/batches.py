@@ -7,9 +7,10 @@ trained only where it stands among them. (mlx-lm's `default_loss` trains one pad
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 

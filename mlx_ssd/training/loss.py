@@ -4,7 +4,8 @@ The loss of a step is (sum of -log p of its completion tokens) / (number of its 
 the step is cut into micro-batches. (mlx-lm weighs each micro-batch alike: issue 1413.)
 """
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
