@@ -90,10 +90,7 @@ def run_command(
         click.echo(resolved.to_yaml(), nl=False)
         click.echo(f"\n# run directory: {files.directory}")
         for plan in plans:
-            click.echo(
-                f"# {plan.name}: {plan.action}"
-                + (f" (made with {plan.difference})" if plan.difference else "")
-            )
+            click.echo(f"# {plan.name}: {plan.action}" + (f" (made with {plan.difference})" if plan.difference else ""))
         return
     hint = machine.slow_blas_hint()
     if hint:
@@ -104,13 +101,9 @@ def run_command(
 
 def _stage_command(name: str) -> click.Command:
     @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-    @click.option(
-        "--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart)."
-    )
+    @click.option("--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart).")
     @_settings_options
-    def command(
-        run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool
-    ) -> None:
+    def command(run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool) -> None:
         from mlx_ssd import pipeline
         from mlx_ssd.layout import RunFiles
         from mlx_ssd.recipe import Recipe

@@ -25,9 +25,7 @@ def reason_to_drop(text: str, finish_reason: str, curation: Curation) -> str | N
     return None
 
 
-def curate(
-    samples: Sequence[Sample], texts: Sequence[str], curation: Curation
-) -> tuple[list[Sample], dict[str, int]]:
+def curate(samples: Sequence[Sample], texts: Sequence[str], curation: Curation) -> tuple[list[Sample], dict[str, int]]:
     """The samples that stay, in order of (problem, sample), and how many each filter dropped.
 
     `texts[i]` is the decoded answer of `samples[i]` without special tokens. The shortest-percent

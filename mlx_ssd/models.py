@@ -32,9 +32,7 @@ def locate(model: Model) -> ModelSource:
     elif model.path.count("/") == 1 and not model.path.startswith((".", "/", "~")):
         return _from_hub(model.path, model.revision)
     else:
-        raise BadInput(
-            f"model.path: no folder {model.path!r}; give a folder, a hub name owner/name, or 'embedded'"
-        )
+        raise BadInput(f"model.path: no folder {model.path!r}; give a folder, a hub name owner/name, or 'embedded'")
     for pattern in ("config.json", "*.safetensors", "tokenizer*.json"):
         if not any(path.glob(pattern)):
             raise BadInput(f"model.path: {path} has no {pattern}; it must be a folder in Hugging Face layout")

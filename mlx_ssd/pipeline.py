@@ -55,7 +55,7 @@ def run(
         raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
     models.locate(recipe.model)  # refuse a missing model before a directory is made
     files.directory.mkdir(parents=True, exist_ok=True)
-    with run_lock(files.directory):
+    with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
         for name in only:
             plan = plan_stage(name, recipe, files, manifest)
@@ -70,7 +70,7 @@ def run(
                 for path in stages.get(name).outputs(recipe, files):
                     remove(path)
             write_atomic(files.recipe, recipe.to_yaml())
-            _run_stage(name, recipe, files, manifest)
+            _run_stage(name, recipe, files, manifest, lock)
     return files
 
 
@@ -104,8 +104,7 @@ def plan_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> St
         return StagePlan(name, "changed", _difference(entry["made_of"], made_of))
     outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
     if entry["complete"] and all(
-        path.exists() and hash_path(path) == entry["outputs"].get(relative)
-        for relative, path in outputs.items()
+        path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):
         return StagePlan(name, "done")
     return StagePlan(name, "resume")
@@ -139,7 +138,7 @@ def _read_manifest(files: RunFiles) -> dict:
     return manifest
 
 
-def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> None:
+def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict, lock: int) -> None:
     made_of = _made_of(name, recipe, files)
     entry: dict[str, Any] = {"fingerprint": hash_json(made_of), "made_of": made_of, "complete": False}
     manifest |= {"versions": machine.versions(), "machine": machine.describe()}
@@ -149,7 +148,7 @@ def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> No
     remove(result)
     command = [sys.executable, "-m", "mlx_ssd.stages", name, str(files.directory), "--result", str(result)]
     _log(files, f"{name}: started")
-    code = _supervise(command)
+    code = _supervise(command, lock)
     _log(files, f"{name}: ended with {code}")
     if code == 130:
         raise Interrupted(f"interrupted during {name}; the same command goes on from there")
@@ -162,17 +161,17 @@ def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> No
         "complete": True,
         "measured": read_json(result),
         "outputs": {
-            str(path.relative_to(files.directory)): hash_path(path)
-            for path in stages.get(name).outputs(recipe, files)
+            str(path.relative_to(files.directory)): hash_path(path) for path in stages.get(name).outputs(recipe, files)
         },
     }
     remove(result)
     write_json(files.manifest, manifest)
 
 
-def _supervise(command: list[str]) -> int:
-    """Run a stage and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait."""
-    process = subprocess.Popen(command, env=machine.stage_environment())
+def _supervise(command: list[str], lock: int) -> int:
+    """Run a stage and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait.
+    The child holds the lock with us: should we alone be killed, nobody else starts before it is gone."""
+    process = subprocess.Popen(command, env=machine.stage_environment(), pass_fds=(lock,))
     interrupted = False
     while True:
         try:
@@ -189,7 +188,8 @@ def _supervise(command: list[str]) -> int:
 def _cause(number: int) -> str:
     name = signal.Signals(number).name
     if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
-        return f"{name}, most likely for want of memory (lower sample.rows, evaluate.rows or train.rows_per_micro_batch)"
+        knobs = "sample.rows, evaluate.rows or train.rows_per_micro_batch"
+        return f"{name}, most likely for want of memory (lower {knobs})"
     return name
 
 

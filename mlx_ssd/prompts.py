@@ -22,9 +22,7 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     messages.append({"role": "user", "content": text})
     return list(
-        tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, enable_thinking=prompt.enable_thinking
-        )
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=prompt.enable_thinking)
     )
 
 

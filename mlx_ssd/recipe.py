@@ -29,9 +29,7 @@ class Section(BaseModel):
 class Model(Section):
     path: str = "embedded"  # "embedded", a folder in Hugging Face layout, or a hub name
     revision: str | None = None  # commit of a hub model; None takes the newest and records it
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = (
-        "auto"  # auto: float32 on a CPU, as stored on Metal
-    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, as stored on Metal
 
 
 class Prompt(Section):
@@ -209,9 +207,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -272,9 +268,7 @@ def _sentence(error: ValidationError, where: str, overridden: set[str]) -> str:
         known = _known_keys(Recipe)
         # The same word in another section is a likelier slip than another word in the same one.
         last = key.rsplit(".", 1)[-1]
-        near = [k for k in known if k.rsplit(".", 1)[-1] == last] or difflib.get_close_matches(
-            key, known, n=1
-        )
+        near = [k for k in known if k.rsplit(".", 1)[-1] == last] or difflib.get_close_matches(key, known, n=1)
         mend = f"did you mean {near[0]}?" if near else "see `mlx-ssd recipes show quickstart`"
         return f"{source}: {key} is not a setting; {mend}"
     message = first["msg"].removeprefix("Value error, ")

@@ -48,9 +48,7 @@ def score(
     for k in evaluation.pass_at:
         values = pass_at(counts, k)
         if values is not None:
-            pass_at_k[k] = _interval(
-                statistics.bootstrap_mean(values, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
-            )
+            pass_at_k[k] = _interval(statistics.bootstrap_mean(values, evaluation.bootstrap_resamples, BOOTSTRAP_SEED))
         for name, subset in of_difficulty.items():
             values = pass_at(subset, k)
             if values is not None:

@@ -182,9 +182,10 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory for this process. The kernel frees it when the process dies, however
-    it dies; the pid inside is only for the message."""
+def run_lock(run_dir: Path) -> Iterator[int]:
+    """Hold the run directory; yields the lock's file descriptor. The kernel frees the lock when this
+    process, and every child that was handed the descriptor, is dead, however they died; the pid inside
+    is only for the message."""
     with open(run_dir / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +199,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def explain_os_error(error: OSError) -> str:

@@ -48,9 +48,7 @@ def rooms() -> set[tuple[str, str]]:
 
 def test_every_room_has_a_place_in_the_layers():
     here = {
-        p.stem if p.suffix else p.name
-        for p in PACKAGE.iterdir()
-        if p.suffix == ".py" or (p / "__init__.py").exists()
+        p.stem if p.suffix else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     }
     assert here == FOUNDATIONS | LIBRARIES | TOP | {"decoding"}
 
@@ -89,7 +87,8 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_help_imports_nothing_heavy():
-    code = "from click.testing import CliRunner\nfrom mlx_ssd.cli import main\nassert CliRunner().invoke(main, ['--help']).exit_code == 0"
+    code = "from click.testing import CliRunner\nfrom mlx_ssd.cli import main\n"
+    code += "assert CliRunner().invoke(main, ['--help']).exit_code == 0"
     loaded = loaded_by(code)
     assert loaded & set(HEAVY) == set()
     assert loaded & {"pydantic", "numpy", "rich", "yaml"} == set()

@@ -31,9 +31,7 @@ def test_resolved_yaml_writes_out_every_default():
 
     written = set(leaves(yaml.safe_load(Recipe().to_yaml())))
     leaf_keys = {
-        k
-        for k in recipe._known_keys(Recipe)
-        if not any(o.startswith(k + ".") for o in recipe._known_keys(Recipe))
+        k for k in recipe._known_keys(Recipe) if not any(o.startswith(k + ".") for o in recipe._known_keys(Recipe))
     }
     assert written == leaf_keys
 
@@ -70,9 +68,7 @@ def test_key_given_twice():
 
 
 def test_contradictions():
-    assert "evaluate.samples_per_problem is 2" in refused(
-        "evaluate: {samples_per_problem: 2, pass_at: [1, 5]}"
-    )
+    assert "evaluate.samples_per_problem is 2" in refused("evaluate: {samples_per_problem: 2, pass_at: [1, 5]}")
     assert "rows_per_micro_batch" in refused("train: {rows_per_step: 4, rows_per_micro_batch: 8}")
     assert "needs a path" in refused("problems: {train: {source: jsonl}}")
 
@@ -80,9 +76,7 @@ def test_contradictions():
 def test_overrides_win_and_are_named():
     loaded = Recipe.parse("train: {rank: 4}", "r", dict([recipe.parse_override("train.rank=8")]))
     assert loaded.train.rank == 8
-    assert refused(overrides={"train.rnk": 8}).startswith(
-        "--set: train.rnk is not a setting; did you mean train.rank"
-    )
+    assert refused(overrides={"train.rnk": 8}).startswith("--set: train.rnk is not a setting; did you mean train.rank")
 
 
 @pytest.mark.parametrize("text", ["train.rank", "=3"])

@@ -48,9 +48,7 @@ def facts(
             if "measured" in entry and name != "report"
         },
         "peak_rss_bytes": max(
-            entry["measured"]["peak_rss_bytes"]
-            for entry in manifest["stages"].values()
-            if "measured" in entry
+            entry["measured"]["peak_rss_bytes"] for entry in manifest["stages"].values() if "measured" in entry
         ),
         "verdict": [sentence(c, k, d) for c in comparisons for k, d in sorted(c.difference.items())],
         "not_measured": list(NOT_MEASURED),
@@ -61,9 +59,7 @@ def facts(
 
 def sentence(comparison: Comparison, k: int, difference: Interval) -> str:
     """What one difference allows to be said."""
-    points = (
-        f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    )
+    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     same = comparison.decoding == comparison.baseline_decoding
     where = (
         f"at the same decoding ({comparison.decoding})"

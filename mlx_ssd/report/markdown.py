@@ -82,9 +82,7 @@ def render(facts: dict[str, Any]) -> str:
         *(f"- {line}" for line in lines_beside(facts)),
         "",
         "Verdicts: "
-        + "; ".join(
-            f"{s['arm']}: " + ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()) for s in facts["scores"]
-        )
+        + "; ".join(f"{s['arm']}: " + ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()) for s in facts["scores"])
         + ".",
         "",
         "Not measured here:",

@@ -57,16 +57,10 @@ def collect(
         prompt_ids = render(tokenizer, problem.prompt, prompt)
         room = limit - len(prompt_ids) if limit else max_tokens
         if room < 1 or not prompt_ids:
-            what = (
-                f"is {len(prompt_ids)} tokens long, the model's context is {limit}"
-                if prompt_ids
-                else "is empty"
-            )
+            what = f"is {len(prompt_ids)} tokens long, the model's context is {limit}" if prompt_ids else "is empty"
             raise BadInput(f"the prompt of problem {problem.id!r} {what}; shorten or remove it")
         requests += [
-            Request(
-                (problem.id, i), prompt_ids, sample_key(seed, stream, problem.id, i), min(max_tokens, room)
-            )
+            Request((problem.id, i), prompt_ids, sample_key(seed, stream, problem.id, i), min(max_tokens, room))
             for i in missing
         ]
     prompts = {request.key: request.prompt_ids for request in requests}

@@ -85,9 +85,7 @@ def generate(
         generator.close()
 
 
-def _row_sampler(
-    draw: Callable, random_key: tuple[int, int], max_tokens: int
-) -> Callable[[mx.array], mx.array]:
+def _row_sampler(draw: Callable, random_key: tuple[int, int], max_tokens: int) -> Callable[[mx.array], mx.array]:
     """One row's sampler, which counts its own position. BatchGenerator calls it once a token with
     that row's [1, vocabulary] log-probabilities; the draw depends on differences of them only."""
     uniforms: list[mx.array] = []

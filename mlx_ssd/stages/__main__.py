@@ -8,7 +8,9 @@ named by --result.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,20 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import explain_os_error, write_json
 
+PARENT_SECONDS = 0.5
+
+
+def end_with_parent() -> None:
+    """Die when the pipeline dies: a stage nobody supervises would go on for a night unseen."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,6 +41,7 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--result", type=Path, required=True)
     arguments = parser.parse_args()
+    end_with_parent()
     files = RunFiles(arguments.run)
     try:
         recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))

@@ -68,9 +68,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     generations, grades = {}, {}
     for arm in ARMS:
         generations[arm], grades[arm] = _grade(recipe, files, arm, where, problems, tokenizer)
-    scores = {
-        arm: score(arm, *where, problems, generations[arm], grades[arm], recipe.evaluate) for arm in ARMS
-    }
+    scores = {arm: score(arm, *where, problems, generations[arm], grades[arm], recipe.evaluate) for arm in ARMS}
     comparison = compare(
         scores["base"], scores["student"], problems, grades["base"], grades["student"], recipe.evaluate
     )

@@ -1,0 +1,81 @@
+"""The fault harness, for every stage: kill -9 at random moments, run again, compare with an uninterrupted run.
+
+A moment is a share of the bytes that the uninterrupted run wrote: the process is killed as soon as
+the files that grow hold so many. That places kills evenly over the work on any machine, fast or slow.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+COMMAND = [sys.executable, "-c", "from mlx_ssd.cli import main; main()"]
+TIMEOUT = 300.0
+
+
+def environment(blas: str = "bundled") -> dict[str, str]:
+    """Stage processes with the wheel's own BLAS, whose results do not depend on the batch."""
+    return os.environ | {"MLX_SSD_BLAS": blas}
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`mlx-ssd ARGUMENTS` to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        env=env or environment(),
+    )
+
+
+def size_of(paths: Sequence[Path]) -> int:
+    """Bytes in the files that match; a path may hold * and **."""
+    total = 0
+    for path in paths:
+        anchor = Path(*[part for part in path.parts[: _first_pattern(path)]])
+        pattern = str(Path(*path.parts[_first_pattern(path) :])) if _first_pattern(path) < len(path.parts) else ""
+        files = anchor.glob(pattern) if pattern else [anchor]
+        total += sum(file.stat().st_size for file in files if file.is_file())
+    return total
+
+
+def _first_pattern(path: Path) -> int:
+    return next((i for i, part in enumerate(path.parts) if "*" in part), len(path.parts))
+
+
+def kill_and_resume(
+    arguments: Sequence[str], grows: Callable[[], int], expected_bytes: int, kills: int, seed: int
+) -> int:
+    """Kill `mlx-ssd ARGUMENTS` and its children `kills` times at random moments, then let it finish.
+
+    Returns how many kills hit a process that was at work (not one that had ended); the caller asserts it.
+    """
+    generator = random.Random(seed)
+    moments = sorted(generator.random() for _ in range(kills))
+    hit = 0
+    for moment in moments:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + TIMEOUT
+        while process.poll() is None and grows() < moment * expected_bytes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.1))
+        hit += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finished = run(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    return hit
