@@ -32,8 +32,7 @@ class Checkpoint:
 
 def save(directory: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
     """Write a checkpoint, whole or not at all, then drop all but the last `KEPT`."""
-    target = directory / f"step-{checkpoint.step:08d}"
-    with atomic_directory(target) as partial:
+    with atomic_directory(_folder(directory, checkpoint.step)) as partial:
         arrays = {"adapter.safetensors": checkpoint.adapter, "optimizer.safetensors": checkpoint.optimizer}
         for name, values in arrays.items():
             write_arrays(partial / name, values)
@@ -44,11 +43,17 @@ def save(directory: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
             "sha256": {name: _sha256(partial / name) for name in arrays},
         }
         (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    # A later folder is a damaged one that `load_latest` passed over: it must not push out a good one.
-    kept = [folder for folder in _folders(directory) if folder <= target][-KEPT:]
-    for folder in _folders(directory):
-        if folder not in kept:
-            shutil.rmtree(folder)
+    prune(directory, checkpoint.step)
+
+
+def prune(directory: Path, step: int) -> None:
+    """Drop all but the last `KEPT` checkpoints up to `step`, and whatever a kill has left behind.
+
+    A later one is damaged, or `load_latest` would have chosen it: it must not push out a good one.
+    """
+    kept = [folder for folder in _folders(directory) if folder <= _folder(directory, step)][-KEPT:]
+    for folder in {*_folders(directory), *directory.glob(".step-*")} - set(kept):
+        shutil.rmtree(folder)
 
 
 def load_latest(directory: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
@@ -73,6 +78,10 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[Checkpoint | None, l
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.append(f"the checkpoint {folder} is damaged and was passed over ({error})")
     return None, warnings
+
+
+def _folder(directory: Path, step: int) -> Path:
+    return directory / f"step-{step:08d}"
 
 
 def _folders(directory: Path) -> list[Path]:

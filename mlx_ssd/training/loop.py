@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.training.batches import BatchPlan
-from mlx_ssd.training.checkpoint import Checkpoint, load_latest, save
+from mlx_ssd.training.checkpoint import Checkpoint, load_latest, prune, save
 from mlx_ssd.training.lora import adapter_weights, attach_lora, write_adapter
 from mlx_ssd.training.loss import output_head, step_gradient
 from mlx_ssd.training.schedule import learning_rate
@@ -84,6 +84,7 @@ def train(
     )
     optimizer.init(model.trainable_parameters())
     if checkpoint:
+        prune(directory / "checkpoints", checkpoint.step)
         model.load_weights(list(checkpoint.adapter.items()), strict=False)
         optimizer.state = tree_unflatten(list(checkpoint.optimizer.items()))
 

@@ -1,0 +1,19 @@
+"""Run by test_kill.py in a process of its own: train in the directory given, print a line after each step."""
+
+import sys
+
+from tiny import Settings, make_rows, tiny_model
+
+from mlx_ssd.training.loop import train
+
+SETTINGS = Settings(epochs=10, checkpoint_every_steps=2, dropout=0.1)
+
+if __name__ == "__main__":
+    train(
+        tiny_model(),
+        make_rows(10),
+        SETTINGS,
+        sys.argv[1],
+        fingerprint="kill",
+        on_progress=lambda **progress: print(progress["step"], flush=True),
+    )
