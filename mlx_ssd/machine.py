@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = ("mlx-ssd-toolkit", "mlx", "mlx-lm", "transformers", "numpy")
@@ -61,10 +62,10 @@ def openblas() -> Path | None:
     return next((p for p in places if p.exists()), Path(name) if name else None)
 
 
-def stage_environment() -> dict[str, str]:
+def stage_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for a process that computes. MLX_SSD_BLAS=bundled leaves the wheel's own
     BLAS in place, whose results do not depend on the batch (rule 3 of docs/method.md)."""
-    environment = dict(os.environ)
+    environment = dict(environment)
     preloaded = [p for p in environment.pop("LD_PRELOAD", "").split(":") if p and "openblas" not in p]
     library = openblas()
     if library and environment.get("MLX_SSD_BLAS") != "bundled":

@@ -9,7 +9,10 @@ from typing import Any
 from mlx_ssd import assets
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Model
-from mlx_ssd.storage import hash_path
+from mlx_ssd.storage import hash_json, hash_path
+
+# What makes a model. mlx_lm.load itself would fetch these and code, but trust_remote_code is never given.
+MODEL_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,16 @@ def locate(model: Model) -> ModelSource:
     for pattern in ("config.json", "*.safetensors", "tokenizer*.json"):
         if not any(path.glob(pattern)):
             raise BadInput(f"model.path: {path} has no {pattern}; it must be a folder in Hugging Face layout")
-    return ModelSource(path, hash_path(path)[:16])
+    parts = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)})
+    return ModelSource(path, hash_json([[file.name, hash_path(file)] for file in parts])[:16])
 
 
 def _from_hub(name: str, revision: str | None) -> ModelSource:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    # What mlx_lm.load itself would fetch, minus code: trust_remote_code is never given.
-    patterns = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja"]
     try:
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(

@@ -119,13 +119,21 @@ def _made_of(name: str, recipe: Recipe, files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _difference(before: Any, now: Any, path: str = "") -> str:
-    """The first difference of two nested settings, in words."""
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first difference between what a stage was made of and what it would be made of, in words."""
+    if before["version"] != now["version"]:
+        return "another version of mlx-ssd"
+    if before["settings"] != now["settings"]:
+        return _changed_setting(before["settings"], now["settings"])
+    names = [name for name in now["inputs"] if before["inputs"].get(name) != now["inputs"][name]]
+    return f"another {names[0]}"
+
+
+def _changed_setting(before: Any, now: Any, path: str = "") -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*now, *(k for k in before if k not in now)]:
             if before.get(key) != now.get(key):
-                inner = path if key in ("settings", "inputs") and not path else f"{path}.{key}".lstrip(".")
-                return _difference(before.get(key), now.get(key), inner)
+                return _changed_setting(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return f"{path} = {before!r}, now it is {now!r}"
 
 

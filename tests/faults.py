@@ -36,19 +36,10 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
     )
 
 
-def size_of(paths: Sequence[Path]) -> int:
-    """Bytes in the files that match; a path may hold * and **."""
-    total = 0
-    for path in paths:
-        anchor = Path(*[part for part in path.parts[: _first_pattern(path)]])
-        pattern = str(Path(*path.parts[_first_pattern(path) :])) if _first_pattern(path) < len(path.parts) else ""
-        files = anchor.glob(pattern) if pattern else [anchor]
-        total += sum(file.stat().st_size for file in files if file.is_file())
-    return total
-
-
-def _first_pattern(path: Path) -> int:
-    return next((i for i, part in enumerate(path.parts) if "*" in part), len(path.parts))
+def size_of(directory: Path, *patterns: str) -> int:
+    """Bytes in the files under `directory` that match."""
+    files = [file for pattern in patterns for file in directory.glob(pattern)]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def kill_and_resume(

@@ -1,0 +1,30 @@
+"""A small finished run of the embedded model, made once for all tests that read one."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+
+# Small enough for seconds, large enough that every stage has something to be killed in.
+SMALL = (
+    "--set", "problems.train.limit=64",
+    "--set", "problems.test.limit=24",
+    "--set", "sample.rows=16",
+    "--set", "train.epochs=4",
+    "--set", "train.rows_per_step=8",
+    "--set", "train.rows_per_micro_batch=8",
+    "--set", "train.checkpoint_every_steps=4",
+    "--set", "evaluate.samples_per_problem=2",
+    "--set", "evaluate.pass_at=[1, 2]",
+    "--set", "evaluate.rows=16",
+    "--set", "evaluate.limits.wall_seconds=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    process = faults.run("run", "quickstart", "--out", str(out), *SMALL)
+    assert process.returncode == 0, process.stderr
+    return out

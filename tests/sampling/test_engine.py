@@ -1,0 +1,36 @@
+"""Rule 3: a completion does not depend on its batch mates, but through kernel rounding."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlx_ssd import machine
+
+EXPLAINED = 1e-5  # docs/method.md
+
+
+def compare(blas: str, requests: int) -> dict:
+    environment = machine.stage_environment(os.environ | {"MLX_SSD_BLAS": blas})
+    command = [sys.executable, "-m", "tests.sampling.divergence", str(requests)]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return json.loads(output)
+
+
+@pytest.mark.slow
+def test_bundled_blas_bit_equal_alone_in_threes_and_in_32():
+    result = compare("bundled", 40)
+    assert result["compared"] == 80 and result["tokens"] > 1000
+    assert result["differ"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(machine.openblas() is None, reason="OpenBLAS is not installed")
+def test_openblas_every_divergence_is_at_a_boundary():
+    result = compare("openblas", 200)
+    share = result["differ"] / result["compared"]
+    print(f"{result['differ']} of {result['compared']} completions diverge ({share:.2%})")
+    assert all(distance < EXPLAINED for distance in result["distances"]), result
+    assert share < 0.05

@@ -1,0 +1,87 @@
+"""kill -9 at random moments of each long stage, then resume: the same files as uninterrupted."""
+
+import shutil
+
+import pytest
+
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.storage import hash_path
+from tests import faults
+from tests.conftest import SMALL
+
+KILLS = 5
+GROWS = {
+    "sample": ["round-1/samples.jsonl"],
+    "train": ["round-1/train_log.jsonl"],
+    "evaluate": ["eval/*/*.jsonl"],
+}
+
+
+def journals(directory, *patterns):
+    """What stands in the journals: their order means nothing, but nothing may stand twice."""
+    found = {}
+    for pattern in patterns:
+        for path in sorted(directory.glob(pattern)):
+            found[str(path.relative_to(directory))] = sorted(path.read_text().splitlines())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", GROWS)
+def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
+    whole, killed = RunFiles(finished_run), RunFiles(tmp_path / "killed")
+    shutil.copytree(finished_run, killed.directory)
+    # Back to where the stage before has just ended.
+    for path in [*killed.directory.glob("eval"), killed.scores, killed.report_json, killed.report_md]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if stage != "evaluate":
+        for path in (killed.adapter, killed.checkpoints, killed.training_log):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if stage == "sample":
+        shutil.rmtree(killed.round)
+    manifest = killed.manifest
+    manifest.unlink()  # as on a first run: nothing is known to be complete
+
+    hit = faults.kill_and_resume(
+        [stage, str(killed.directory), *SMALL],
+        grows=lambda: faults.size_of(killed.directory, *GROWS[stage]),
+        expected_bytes=faults.size_of(whole.directory, *GROWS[stage]),
+        kills=KILLS,
+        seed=hash_seed(stage),
+    )
+    assert hit >= KILLS - 1, "the kills must hit a stage at work"
+    if stage == "sample":
+        assert journals(killed.directory, "round-1/samples.jsonl") == journals(whole.directory, "round-1/samples.jsonl")
+    if stage == "train":
+        assert hash_path(killed.adapter) == hash_path(whole.adapter)
+        assert killed.training_log.read_text() == whole.training_log.read_text()
+    if stage == "evaluate":
+        assert journals(killed.directory, "eval/*/*.jsonl") == journals(whole.directory, "eval/*/*.jsonl")
+        assert killed.scores.read_text() == whole.scores.read_text()
+
+
+def hash_seed(stage: str) -> int:
+    return sorted(GROWS).index(stage)
+
+
+@pytest.mark.slow
+def test_stage_ends_when_only_the_pipeline_is_killed(finished_run, tmp_path):
+    import signal
+    import subprocess
+    import time
+
+    import psutil
+
+    out = tmp_path / "orphan"
+    process = subprocess.Popen(
+        [*faults.COMMAND, "sample", str(out), *SMALL], stderr=subprocess.DEVNULL, env=faults.environment()
+    )
+    deadline = time.monotonic() + 60
+    children = []
+    while not children and time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert children and not alive

@@ -1,0 +1,254 @@
+"""`mlx-ssd run`: done is skipped, changes are refused, what is wrong gets one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import mlx_ssd
+from mlx_ssd import assets
+from mlx_ssd.layout import RunFiles
+from tests import faults
+from tests.conftest import SMALL
+
+
+def fails(arguments, code, *words, env=None):
+    """The command ends with `code` and one sentence that holds every one of `words`."""
+    process = faults.run(*arguments, env=env)
+    sentences = [line for line in process.stderr.splitlines() if line.startswith("mlx-ssd: ")]
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(sentences) == 1, process.stderr
+    for word in words:
+        assert word in sentences[0], sentences[0]
+    return process
+
+
+def copy_of(run, tmp_path):
+    return RunFiles(shutil.copytree(run, tmp_path / "copy"))
+
+
+def test_finished_run_has_every_file_of_the_layout(finished_run):
+    found = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+    decoding = "embedded-test-t0.9-k20-p0.8"
+    expected = {
+        "recipe.yaml", "manifest.json", "log.txt", "scores.json", "report.json", "report.md",
+        "round-1/samples.jsonl", "round-1/rows.jsonl", "round-1/curation.json", "round-1/train_log.jsonl",
+        "round-1/adapter/adapters.safetensors", "round-1/adapter/adapter_config.json",
+        *(f"eval/{arm}/{decoding}.{kind}.jsonl" for arm in ("base", "student") for kind in ("generations", "grades")),
+    }  # fmt: skip
+    assert expected <= found
+    assert not [name for name in found if "partial" in name or "result" in name]
+
+
+def test_repeated_run_recomputes_nothing_and_is_quick(finished_run):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
+    start = time.monotonic()
+    process = faults.run("run", "quickstart", "--out", str(finished_run), *SMALL)
+    seconds = time.monotonic() - start
+    assert process.returncode == 0 and "student - base" in process.stdout
+    after = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
+    assert before == after
+    assert seconds < 2 * float(os.environ.get("MLX_SSD_TEST_SLOWNESS", "1"))
+
+
+def test_written_recipe_repeats_the_run(finished_run):
+    process = faults.run("run", str(finished_run / "recipe.yaml"), "--out", str(finished_run), "--dry-run")
+    assert process.returncode == 0
+    assert [line for line in process.stdout.splitlines() if line.startswith("# ")][1:] == [
+        f"# {name}: done" for name in ("sample", "curate", "train", "evaluate", "report")
+    ]
+
+
+def test_changed_setting_is_refused_and_named(finished_run):
+    arguments = ["run", "quickstart", "--out", str(finished_run), *SMALL, "--set", "sample.decoding.temperature=1.2"]
+    fails(arguments, 2, "sample.decoding.temperature = 1.6, now it is 1.2", "--redo")
+
+
+def test_settings_that_change_only_the_speed_are_free(finished_run):
+    process = faults.run("run", "quickstart", "--out", str(finished_run), *SMALL, "--set", "evaluate.workers=1")
+    assert process.returncode == 0, process.stderr
+    assert "evaluate" not in process.stderr
+
+
+def test_redo_makes_the_stage_and_what_follows_anew(finished_run, tmp_path):
+    files = copy_of(finished_run, tmp_path)
+    extra = ["--set", "curate.drop_shortest_percent=50", "--redo"]
+    process = faults.run("run", "quickstart", "--out", str(files.directory), *SMALL, *extra)
+    assert process.returncode == 0, process.stderr
+    rows = len(files.rows.read_text().splitlines())
+    assert rows < len(files.samples.read_text().splitlines())
+    assert json.loads(files.report_json.read_text())["curation"]["kept"] == rows
+
+
+def test_lost_output_is_made_again(finished_run, tmp_path):
+    files = copy_of(finished_run, tmp_path)
+    before = files.scores.read_text()
+    files.scores.unlink()
+    grades = next(files.directory.glob("eval/student/*.grades.jsonl"))
+    grades.write_text(grades.read_text()[:-40])  # and a torn journal on top
+    process = faults.run("run", "quickstart", "--out", str(files.directory), *SMALL)
+    assert process.returncode == 0, process.stderr
+    assert files.scores.read_text() == before
+
+
+def test_second_process_is_refused(finished_run):
+    from mlx_ssd.storage import run_lock
+
+    with run_lock(finished_run):
+        fails(["run", "quickstart", "--out", str(finished_run), *SMALL], 2, f"in use by process {os.getpid()}")
+
+
+def test_interrupt_saves_and_resumes(finished_run, tmp_path):
+    out = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        [*faults.COMMAND, "sample", str(out), *SMALL],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=faults.environment(),
+        start_new_session=True,
+    )
+    files = RunFiles(out)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not faults.size_of(out, "round-1/samples.jsonl"):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "goes on from there" in stderr
+    assert "Traceback" not in stderr
+    saved = set(files.samples.read_text().splitlines())
+    resumed = faults.run("sample", str(out), *SMALL)
+    assert resumed.returncode == 0, resumed.stderr
+    assert saved < set(files.samples.read_text().splitlines())
+    assert sorted(files.samples.read_text().splitlines()) == sorted(
+        RunFiles(finished_run).samples.read_text().splitlines()
+    )
+
+
+def test_dry_run_loads_and_writes_nothing(tmp_path):
+    out = tmp_path / "none"
+    process = faults.run("run", "--dry-run", "--out", str(out), "--model", "some/hub-model-not-here")
+    assert process.returncode == 0, process.stderr
+    assert "path: some/hub-model-not-here" in process.stdout and "# sample: start" in process.stdout
+    assert not out.exists()
+
+
+def test_python_interface(finished_run):
+    recipe = mlx_ssd.Recipe.load(finished_run / "recipe.yaml")
+    assert mlx_ssd.run(recipe, out=finished_run).directory == finished_run
+
+
+class TestBadInput:
+    def test_unknown_recipe(self, tmp_path):
+        fails(["run", "quickstrat", "--out", str(tmp_path / "r")], 2, "did you mean quickstart")
+        assert not (tmp_path / "r").exists()
+
+    def test_missing_model(self, tmp_path):
+        fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "gone")], 2, "no folder", "gone")
+        assert not (tmp_path / "r").exists()
+
+    def test_incomplete_model(self, tmp_path):
+        (tmp_path / "model").mkdir()
+        fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "model")], 2, "has no config.json")
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+    def test_corrupt_model(self, tmp_path, name):
+        model = shutil.copytree(assets.model_path(), tmp_path / "model")
+        (model / name).write_bytes((model / name).read_bytes()[:300])
+        fails(["sample", str(tmp_path / "r"), *SMALL, "--model", str(model)], 2, "cannot load", str(model))
+        assert not RunFiles(tmp_path / "r").samples.exists()
+
+    def test_model_with_a_nan_weight(self, tmp_path):
+        import mlx.core as mx
+
+        model = shutil.copytree(assets.model_path(), tmp_path / "model")
+        weights = dict(mx.load(str(model / "model.safetensors")))
+        name = "model.layers.1.mlp.up_proj.weight"
+        weights[name] = mx.full(weights[name].shape, float("nan"))
+        mx.save_safetensors(str(model / "model.safetensors"), weights, metadata={"format": "pt"})
+        fails(["sample", str(tmp_path / "r"), *SMALL, "--model", str(model)], 1, "not finite")
+
+    def test_damaged_journal(self, finished_run, tmp_path):
+        files = copy_of(finished_run, tmp_path)
+        lines = files.samples.read_text().splitlines()
+        files.samples.write_text("\n".join([lines[0], lines[1][:50], *lines[2:]]) + "\n")
+        fails(["sample", str(files.directory), *SMALL], 2, "samples.jsonl, line 2")
+
+    def test_damaged_manifest(self, finished_run, tmp_path):
+        files = copy_of(finished_run, tmp_path)
+        files.manifest.write_text("{")
+        fails(["run", "quickstart", "--out", str(files.directory), *SMALL], 2, "manifest.json", "not valid JSON")
+
+    def test_stage_before_its_inputs(self, tmp_path):
+        fails(["train", str(tmp_path / "r"), *SMALL], 2, "rows.jsonl", "does not exist")
+
+    @pytest.mark.parametrize(
+        "text, words",
+        [
+            ("", "holds no problem"),
+            ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}\n', "more than once"),
+            ('{"id": "a"}\n', "line 1: not a valid problem (prompt)"),
+            ("not json\n", "line 1"),
+        ],
+    )
+    def test_problem_file(self, tmp_path, text, words):
+        path = tmp_path / "problems.jsonl"
+        path.write_text(text)
+        source = f"problems.train={{source: jsonl, path: {path}}}"
+        fails(["run", "--out", str(tmp_path / "r"), "--set", source], 2, str(path), words)
+
+    def test_prompt_longer_than_the_context(self, tmp_path):
+        path = tmp_path / "problems.jsonl"
+        path.write_text(json.dumps({"id": "long", "prompt": "word " * 2000}) + "\n")
+        source = f"problems.train={{source: jsonl, path: {path}}}"
+        fails(["sample", str(tmp_path / "r"), "--set", source], 2, "'long'", "tokens long", "context is 1024")
+
+    def test_test_problem_without_tests(self, finished_run, tmp_path):
+        files = copy_of(finished_run, tmp_path)
+        shutil.rmtree(files.directory / "eval")
+        path = tmp_path / "problems.jsonl"
+        path.write_text(json.dumps({"id": "untested", "prompt": "x"}) + "\n")
+        extra = ["--set", f"problems.test={{source: jsonl, path: {path}}}", "--redo"]
+        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "'untested'", "has no tests")
+
+    def test_out_is_a_file(self, tmp_path):
+        (tmp_path / "r").write_text("")
+        fails(["run", "--out", str(tmp_path / "r")], 2, "is a file")
+
+    def test_no_permission(self, tmp_path):
+        if os.geteuid() == 0:
+            # Root may write anywhere but into the kernel's own file system.
+            fails(["run", "--out", "/proc/nowhere"], 2, "/proc/nowhere")
+        else:
+            tmp_path.chmod(0o500)
+            fails(["run", "--out", str(tmp_path / "r")], 2, "no permission")
+
+    @pytest.mark.parametrize("stage, limit", [("sample", 8000), ("train", 100_000), ("evaluate", 9000)])
+    def test_full_disk(self, finished_run, tmp_path, stage, limit):
+        """A file size limit stands for the full disk: the kernel refuses the write in the same way."""
+        files = copy_of(finished_run, tmp_path)
+        for path in [*files.directory.glob("eval"), files.adapter, files.checkpoints]:
+            shutil.rmtree(path)
+        for path in (files.samples, files.training_log, files.scores):
+            if path != files.samples or stage == "sample":
+                path.unlink()
+        if stage == "evaluate":
+            shutil.copytree(RunFiles(finished_run).adapter, files.adapter)
+        files.manifest.unlink()
+        command = f'ulimit -f {limit // 512}; exec "$@"'
+        process = subprocess.run(
+            ["sh", "-c", command, "sh", *faults.COMMAND, stage, str(files.directory), *SMALL],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=faults.environment(),
+        )
+        assert process.returncode == 2, process.stderr
+        assert "no space left" in process.stderr and "Traceback" not in process.stderr
+        assert not list(files.directory.rglob("*partial*.json*"))
+        again = faults.run(stage, str(files.directory), *SMALL)
+        assert again.returncode == 0, again.stderr
