@@ -1,0 +1,1 @@
+"""Builders and measurements that are not part of the installed package."""
