@@ -16,10 +16,11 @@ def points(interval: dict[str, float]) -> str:
 
 
 def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table: an arm a row, then the differences."""
+    """Header and rows of the main table: an arm a row, then the differences. The columns of
+    difficulty levels are the first pass@k there; at 80 columns there is no room for more words."""
     ks = sorted({k for score in facts["scores"] for k in score["pass_at"]}, key=int)
     levels = sorted({d for score in facts["scores"] for d in score["pass_at_by_difficulty"]})
-    header = ["arm", *(f"pass@{k} %" for k in ks), *(f"pass@{ks[0]} {d}" for d in levels), "code %", "tokens"]
+    header = ["arm", *(f"pass@{k} %" for k in ks), *levels]
     rows = []
     for score in facts["scores"]:
         by_level = score["pass_at_by_difficulty"]
@@ -28,8 +29,6 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 score["arm"],
                 *(percent(score["pass_at"][k]) if k in score["pass_at"] else "-" for k in ks),
                 *(f"{100 * by_level[d][ks[0]]:.1f}" if ks[0] in by_level.get(d, {}) else "-" for d in levels),
-                f"{100 * score['extractable_code']:.1f}",
-                f"{score['completion_tokens']:.1f}",
             ]
         )
     for comparison in facts["comparisons"]:
@@ -38,7 +37,7 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             [
                 f"{comparison['arm']} - {comparison['baseline']}",
                 *(points(differences[k]) if k in differences else "-" for k in ks),
-                *([""] * (len(levels) + 2)),
+                *([""] * len(levels)),
             ]
         )
     return header, rows
@@ -51,18 +50,27 @@ def decoding(settings: dict[str, Any]) -> str:
 
 def lines_beside(facts: dict[str, Any]) -> list[str]:
     """What stands under the table, a fact a line."""
-    score, curation, training = facts["scores"][0], facts["curation"], facts["training"]
+    scores, curation, training = facts["scores"], facts["curation"], facts["training"]
     dropped = ", ".join(f"{n} {reason}" for reason, n in curation["dropped"].items() if n) or "none"
-    seconds = facts["seconds"]
+    beside = "; ".join(
+        f"{s['arm']} {100 * s['extractable_code']:.1f} % with code, {s['completion_tokens']:.1f} tokens, "
+        + ", ".join(f"{100 * n / sum(s['verdicts'].values()):.1f} % {v}" for v, n in s["verdicts"].items())
+        for s in scores
+    )
+    first, last = training["loss_first_tenth"], training["loss_last_tenth"]
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())
+    levels = sorted(scores[0]["pass_at_by_difficulty"])
+    first_k = min(scores[0]["pass_at"], key=int, default=None)
+    of_levels = f" {' and '.join(levels)}: pass@{first_k} by difficulty." if levels and first_k else ""
     return [
-        f"{score['problems']} problems of {score['suite']}, {score['samples_per_problem']} samples each, "
-        f"decoded at {decoding(facts['evaluate_decoding'])}; 95 % bootstrap intervals over problems.",
+        f"{scores[0]['problems']} problems of {scores[0]['suite']}, {scores[0]['samples_per_problem']} samples each, "
+        + f"decoded at {decoding(facts['evaluate_decoding'])}; 95 % bootstrap intervals over problems."
+        + of_levels,
+        f"Answers: {beside}.",
         f"Trained on {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
-        f"{decoding(facts['sample_decoding'])}; dropped: {dropped}. No answer was checked.",
-        f"{training['steps']} optimizer steps; loss {training['loss_first_tenth']:.3f} (first tenth) -> "
-        f"{training['loss_last_tenth']:.3f} (last tenth).",
-        f"Time: {', '.join(f'{name} {duration(s)}' for name, s in seconds.items())}; "
-        f"peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB.",
+        + f"{decoding(facts['sample_decoding'])}; dropped: {dropped}. No answer was checked.",
+        f"{training['steps']} optimizer steps; loss {first:.3f} (first tenth) -> {last:.3f} (last tenth).",
+        f"Time: {times}; peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB.",
     ]
 
 
@@ -80,10 +88,6 @@ def render(facts: dict[str, Any]) -> str:
         *(f"- {line}" for line in facts["verdict"]),
         "",
         *(f"- {line}" for line in lines_beside(facts)),
-        "",
-        "Verdicts: "
-        + "; ".join(f"{s['arm']}: " + ", ".join(f"{n} {v}" for v, n in s["verdicts"].items()) for s in facts["scores"])
-        + ".",
         "",
         "Not measured here:",
         "",

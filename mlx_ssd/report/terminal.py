@@ -13,7 +13,9 @@ from mlx_ssd.report.markdown import lines_beside, table
 def show(facts: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     header, rows = table(facts)
-    grid = Table(*header, title=f"{facts['recipe']}: base against student", title_justify="left")
+    grid = Table(title=f"{facts['recipe']}: base against student", title_justify="left")
+    for name in header:
+        grid.add_column(name, no_wrap=True)
     for index, row in enumerate(rows):
         grid.add_row(*row, end_section=index == len(facts["scores"]) - 1)
     console.print(grid)
