@@ -23,6 +23,11 @@ def facts(
 ) -> dict[str, Any]:
     """The report as plain data. `losses` is the training loss of every optimizer step."""
     comparisons = [Comparison.model_validate(c) for c in scores["comparisons"]]
+    measured = {
+        name: entry["measured"]
+        for name, entry in manifest["stages"].items()
+        if "measured" in entry and name != "report"  # this one is not over yet
+    }
     tenth = max(1, len(losses) // 10)
     return {
         "v": 1,
@@ -42,14 +47,8 @@ def facts(
             "loss_first_tenth": sum(losses[:tenth]) / tenth,
             "loss_last_tenth": sum(losses[-tenth:]) / tenth,
         },
-        "seconds": {
-            name: entry["measured"]["seconds"]
-            for name, entry in manifest["stages"].items()
-            if "measured" in entry and name != "report"
-        },
-        "peak_rss_bytes": max(
-            entry["measured"]["peak_rss_bytes"] for entry in manifest["stages"].values() if "measured" in entry
-        ),
+        "seconds": {name: entry["seconds"] for name, entry in measured.items()},
+        "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
         "verdict": [sentence(c, k, d) for c in comparisons for k, d in sorted(c.difference.items())],
         "not_measured": list(NOT_MEASURED),
         "next": f'mlx-ssd try {run_dir} "Given a list of integers xs. Keep those that are even, then '
