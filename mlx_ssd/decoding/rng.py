@@ -27,7 +27,7 @@ def uniform_u32(key: tuple[Any, Any], position: Any, xp: ModuleType = np) -> Any
 
     key: two uint32 numbers or arrays; position: number or array; all broadcast together. The position goes in
     first and every word of the key after it, so all 64 bits of the key count; hashing the key first would
-    leave 32, and two of 80,000 samples would share their draws.
+    leave 32, and some two of 80,000 samples would probably share all their draws.
     """
     u32 = partial(xp.array, dtype=xp.uint32)  # numpy 1 would widen a lone number that meets a Python integer
 
