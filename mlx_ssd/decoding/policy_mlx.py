@@ -1,0 +1,88 @@
+"""The decoding distribution in MLX: what samples, and what training and analysis take their targets from.
+
+Every row stands alone and nothing is drawn from a global generator, so a row's result does not depend on the
+batch. All functions are pure and lazy, and take float32, bfloat16 or float16 logits (weighed in float32).
+
+Metal has what is used here (read in the sources of MLX 0.32): int64 cumsum, sum, shifts and where; uint64
+sort, to which it also directs partition; `max` hands nan on (`argmax` skips it, so it is not used). It
+compiles without fast mathematics, and the one subtract-then-multiply cannot be fused. Not yet run on a Mac.
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlx_ssd.decoding.draw import (
+    NO_TOKEN,
+    Policy,
+    best_keys,
+    candidates_needed,
+    from_keys,
+    needs_ranking,
+    needs_whole,
+    order_keys,
+    pick,
+    support_weights,
+    weights,
+)
+
+BLOCK = 64
+
+
+def top_candidates(logits: mx.array, count: int) -> tuple[mx.array, mx.array]:
+    """The `count` best by (value descending, id ascending): (values float32, ids uint32), [rows, count].
+
+    logits [rows, vocabulary]. Only the `count` blocks with the best (maximum, lower id) need a look: any
+    token outside them is beaten by one token in each. nan counts as best, so it is seen.
+    """
+    rows, vocabulary = logits.shape
+    ids = mx.arange(vocabulary, dtype=mx.uint32)
+    if 2 * count * BLOCK < vocabulary:
+        if vocabulary % BLOCK:
+            logits = mx.pad(logits, ((0, 0), (0, -vocabulary % BLOCK)), constant_values=-mx.inf)
+        blocks = logits.reshape(rows, -1, BLOCK)
+        maxima = blocks.max(axis=-1).astype(mx.float32)
+        keys = best_keys(mx, order_keys(mx, maxima, mx.arange(maxima.shape[-1], dtype=mx.uint32)), count)
+        _, chosen = from_keys(mx, keys)
+        logits = mx.take_along_axis(blocks, chosen[..., None], axis=1).reshape(rows, -1)
+        ids = (chosen[..., None] * BLOCK + mx.arange(BLOCK, dtype=mx.uint32)).reshape(rows, -1)
+    return from_keys(mx, best_keys(mx, order_keys(mx, logits.astype(mx.float32), ids), count))
+
+
+def support(policy: Policy, logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """The decoding distribution on candidates: (ids uint32, weights int64, broken bool).
+
+    logits [rows, vocabulary]; ids and weights [rows, n], broken [rows, 1]. Candidates stand in descending
+    order, or in order of id where the policy keeps every token; n is top-k, or the vocabulary where there is
+    no top-k. Weights and broken rows as in `support_weights`.
+    """
+    vocabulary = logits.shape[-1]
+    whole = None
+    if needs_whole(policy):
+        values = logits.astype(mx.float32)
+        whole = weights(mx, values, values.max(axis=-1, keepdims=True), 1.0).sum(axis=-1, keepdims=True)
+    if needs_ranking(policy, vocabulary):
+        values, ids = top_candidates(logits, candidates_needed(policy, vocabulary))
+    else:
+        values = logits.astype(mx.float32)
+        ids = mx.broadcast_to(mx.arange(vocabulary, dtype=mx.uint32), logits.shape)
+    return ids, *support_weights(mx, policy, values, whole)
+
+
+def make_sampler(policy: Policy) -> Callable[[mx.array, mx.array], mx.array]:
+    """fn(logits [rows, vocabulary], u32 uint32 [rows]) -> tokens uint32 [rows]; NO_TOKEN for a broken row."""
+
+    def sampler(logits: mx.array, u32: mx.array) -> mx.array:
+        ids, drawn_weights, broken = support(policy, logits)
+        tokens = mx.take_along_axis(ids, pick(mx, drawn_weights, u32), axis=-1)
+        return mx.where(broken, mx.array(NO_TOKEN, dtype=mx.uint32), tokens)[:, 0]
+
+    return sampler
+
+
+def probabilities(policy: Policy, logits: mx.array) -> mx.array:
+    """float32 probabilities [rows, vocabulary] of logits [rows, vocabulary]; nan where a row is broken."""
+    ids, drawn_weights, broken = support(policy, logits)
+    total = drawn_weights.sum(axis=-1, keepdims=True)
+    shares = mx.where(broken, mx.nan, drawn_weights.astype(mx.float32) / total.astype(mx.float32))
+    return mx.put_along_axis(mx.where(broken, mx.nan, mx.zeros(logits.shape)), ids, shares, axis=-1)
