@@ -3,8 +3,8 @@
     python child.py JOB_FD RESULT_FD STATUS_FD
 
 Three roles, each a fork of the one before:
-  supervisor  enters new user, network, process and IPC namespaces (Linux, where permitted), and on SIGTERM
-              or the death of its parent takes everything below it down;
+  supervisor  enters new namespaces (Linux, where permitted: user, process, network, IPC, mount), and on
+              SIGTERM or the death of its parent takes everything below it down;
   init        process 1 of the process namespace, where there is one: when it ends the kernel kills all in it;
   program     gives up what it can (limits, Landlock, capabilities), says hello, runs the program.
 
@@ -23,7 +23,10 @@ import time
 from _json import encode_basestring_ascii
 
 LINUX = sys.platform == "linux"
-CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
+DIRECTORY_BYTES, DIRECTORY_FILES = 64 << 20, 2000
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
 
@@ -32,12 +35,31 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 
 def enter_namespaces(libc) -> list[str]:
     """A user namespace also takes root's powers over the machine away, so it is preferred for root too."""
-    spaces = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC
-    if libc.unshare(CLONE_NEWUSER | spaces) == 0:
-        return ["user", "pid", "net", "ipc"]
-    if libc.unshare(spaces) == 0:
-        return ["pid", "net", "ipc"]
-    return []
+    user, group = os.getuid(), os.getgid()
+    spaces = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWNS
+    names = ["pid", "net", "ipc", "mnt"]
+    if libc.unshare(CLONE_NEWUSER | spaces) != 0:
+        return names if libc.unshare(spaces) == 0 else []
+    settings = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    try:
+        for name, text in settings.items():
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    except OSError:  # nobody in there could own a file of a mount
+        names.remove("mnt")
+    return ["user", *names]
+
+
+def mount_directory(libc, home: str) -> bool:
+    """A file system in memory over `home`, bounded in size and files, that goes away with the namespace."""
+    if libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        return False
+    options = b"size=%d,nr_inodes=%d,mode=700" % (DIRECTORY_BYTES, DIRECTORY_FILES)
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if libc.mount(b"tmpfs", home.encode(), b"tmpfs", flags, options) != 0:
+        return False
+    os.chdir(home)
+    return True
 
 
 def fork_below(status_fd: int | None = None, clean_up: bool = False) -> None:
@@ -94,8 +116,8 @@ def kill(pid: int) -> None:
 # ---------------------------------------------------------------- what the program gives up
 
 
-def set_limits(limits: dict, spaces: list[str]) -> dict:
-    """Which of the limits that a system may refuse are set."""
+def set_limits(limits: dict, spaces: list[str]) -> bool:
+    """Whether the address space is limited: macOS refuses."""
     output = limits["output_kb"] * 1024
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_FSIZE, output)
@@ -103,10 +125,13 @@ def set_limits(limits: dict, spaces: list[str]) -> dict:
     # Deep recursion through C code (functools.cache) is legitimate and needs more than the usual 8 MB.
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     stack = 64 << 20
-    resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
+    except (OSError, ValueError):
+        pass
     if "user" in spaces:  # elsewhere it counts all processes of the user; root is exempt in any case
         lower(resource.RLIMIT_NPROC, limits["processes"] + 3)
-    return {"address_space": lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)}
+    return lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)
 
 
 def lower(which: int, value: int) -> bool:
@@ -114,7 +139,7 @@ def lower(which: int, value: int) -> bool:
     value = value if hard < 0 else min(value, hard)
     try:
         resource.setrlimit(which, (value, value))
-    except (OSError, ValueError):  # macOS refuses RLIMIT_AS
+    except (OSError, ValueError):
         return False
     return True
 
@@ -297,7 +322,7 @@ def main() -> None:
         job = marshal.load(file)
     sys.argv[:] = ["program.py"]
     sys.set_int_max_str_digits(0)
-    libc, spaces = None, []
+    libc, spaces, mounted = None, [], False
     if LINUX:
         import ctypes
 
@@ -306,7 +331,8 @@ def main() -> None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         spaces = enter_namespaces(libc) if job["namespaces"] else []
-    if "pid" in spaces:
+    if spaces:
+        mounted = "mnt" in spaces and mount_directory(libc, job["home"])
         fork_below()
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     fork_below(status_fd, clean_up="pid" not in spaces)
@@ -314,19 +340,19 @@ def main() -> None:
     if libc and "pid" not in spaces:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
-    hello = set_limits(job["limits"], spaces)
+    address_space = set_limits(job["limits"], spaces)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 2)  # standard error was the supervisor's, for its own failures
     os.close(null)
-    hello["landlock"] = 0
+    abi = 0
     if libc:
-        hello["landlock"] = landlock(libc, job["readable"], job["home"]) if job["landlock"] else 0
+        abi = landlock(libc, job["readable"], job["home"]) if job["landlock"] else 0
         drop_capabilities(libc)
     results = Results(result_fd, job["nonce"])
-    spaces_json = ",".join([encode_basestring_ascii(space) for space in spaces])
+    names = ",".join([encode(name) for name in spaces])
     results.send(
-        '{"step": "hello", "namespaces": [%s], "landlock": %d, "address_space": %s}'
-        % (spaces_json, hello["landlock"], "true" if hello["address_space"] else "false")
+        f'{{"step": "hello", "namespaces": [{names}], "landlock": {abi}, "directory": {encode(mounted)},'
+        f' "address_space": {encode(address_space)}}}'
     )
     if "calls" in job:
         run_calls(job, results)

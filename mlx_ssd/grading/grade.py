@@ -123,7 +123,13 @@ def _short(value: object) -> str:
 _CANARY_CALL = [{"args": [20, 22], "expected": 42}]
 _CANARY_STDIN = [{"stdin": "20 22\n", "stdout": "42\n"}]
 _CANARIES = {  # what it is: (functional form, standard input form, verdict that it must get)
-    "a correct": ("def f(a, b): return a + b", "print(sum(map(int, input().split())))", "pass"),
+    # Threads are how programs get a deeper stack, and the first thing that too tight a limit breaks.
+    "a correct": (
+        "import threading\ndef f(a, b):\n    r = []\n    t = threading.Thread(target=lambda: r.append(a + b))\n"
+        "    t.start()\n    t.join()\n    return r[0]",
+        "print(sum(map(int, input().split())))",
+        "pass",
+    ),
     "a wrong": ("def f(a, b): return a - b", "print(0)", "wrong"),
     "a raising": ("def f(a, b): raise ValueError('canary')", "raise ValueError('canary')", "error"),
     "an endless": ("def f(a, b):\n    while True: pass", "while True: pass", "timeout"),

@@ -14,7 +14,8 @@ class Limits:
 
     wall_seconds: for loading it, and again for each test. cpu_seconds: the same in processor time, rounded
     up to whole seconds. memory_mb: address space (resident size on macOS) of a process. output_kb: what one
-    test may print or return, and the largest file. processes: how many the program may have besides its own.
+    test may print or return, and the largest file. processes: how many processes and threads the program may
+    have besides its own.
     """
 
     wall_seconds: float

@@ -107,7 +107,7 @@ def f(x): return x""",
     "searches for the expected value": "import gc\ndef f(x): return [o for o in gc.get_objects() if type(o) is str and 'expected' in o]",
     "runs another program": "import os\nos.execv('/bin/sh', ['sh', '-c', 'echo changed > {secret}'])",
     "connects": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
-    "fills its directory": "import os\nfor i in range(3000): open(str(i), 'w')\nwhile True: os.mkdir('d'); os.chdir('d')",
+    "fills its directory": "import os\nfor i in range(300): open(str(i), 'w')\nfor i in range(300): os.mkdir('d'); os.chdir('d')\nwhile True: pass",
     "locks its directory": "import os\nos.mkdir('a')\nopen('a/b', 'w')\nos.chmod('a', 0)\nos.chmod('.', 0)",
     "writes a huge file": "f = open('x', 'wb')\nwhile True: f.write(bytes(1 << 20))",
     "removes its directory": "import os\nos.rmdir(os.getcwd())",
@@ -119,7 +119,7 @@ NEEDS = {
     "links outside": "landlock", "reads a secret": "landlock", "reads the grader": "landlock",
     "runs another program": "landlock", "connects": "net",
 }  # fmt: skip
-TIGHT = {"wall_seconds": 0.6, "cpu_seconds": 5.0}
+TIGHT = {"wall_seconds": 0.4, "cpu_seconds": 5.0}
 
 
 def held(sandbox) -> set[str]:
@@ -194,6 +194,14 @@ def test_what_only_a_process_namespace_holds(code, sandboxes, limits):
         pytest.skip("no process namespace")
     verdict = grade(code, "f", [{"stdin": "", "stdout": EXPECTED}], replace(limits, **TIGHT), sandbox)
     assert verdict.verdict in ("wrong", "error", "timeout"), verdict
+
+
+@pytest.mark.parametrize("harm", ["os.mkdir('d'); os.chdir('d')", "open(os.urandom(8).hex(), 'w').write('x' * 60_000)"])
+def test_a_directory_in_memory_cannot_be_overfilled(harm, sandboxes, limits):
+    if not sandboxes["whole"].mechanisms()["directory"]:
+        pytest.skip("no mount namespace")
+    outcome = sandboxes["whole"].run(f"import os\nwhile True: {harm}", "", limits)
+    assert "No space left on device" in outcome.detail
 
 
 def test_the_grader_still_grades(sandbox, limits):
