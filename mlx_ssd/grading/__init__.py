@@ -1,0 +1,21 @@
+"""Grading: take the program out of an answer, run it shut in, compare what comes out."""
+
+from mlx_ssd.grading.compare import same_output, same_value
+from mlx_ssd.grading.extract import extract_code
+from mlx_ssd.grading.grade import Verdict, check_canaries, grade, grade_many
+from mlx_ssd.grading.process import ProcessSandbox
+from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
+
+__all__ = [
+    "Limits",
+    "Outcome",
+    "ProcessSandbox",
+    "Sandbox",
+    "Verdict",
+    "check_canaries",
+    "extract_code",
+    "grade",
+    "grade_many",
+    "same_output",
+    "same_value",
+]

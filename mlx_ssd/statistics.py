@@ -1,0 +1,92 @@
+"""Scores of problems and what chance alone would make of them (numpy only).
+
+All intervals are over problems: a benchmark is a sample of problems, and the samples of one problem are not
+independent of each other.
+"""
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from mlx_ssd.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its bootstrap percentile interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def pass_at_k(n: int, c: int, k: int) -> float | None:
+    """Unbiased pass@k of one problem from n samples, c of them right: 1 - C(n-c, k) / C(n, k).
+
+    The chance that at least one of k samples, drawn without replacement from the n, is right (Chen et al.
+    2021, arXiv 2107.03374, equation 1). Exact integers, one rounding. None where n < k: it cannot be estimated.
+    """
+    if k < 1 or n < 0 or not 0 <= c <= n:
+        raise BadInput(f"pass@k needs k >= 1 and 0 <= c <= n; got n={n}, c={c}, k={k}")
+    return None if n < k else 1 - comb(n - c, k) / comb(n, k)
+
+
+def pass_at_k_per_problem(n: np.ndarray, c: np.ndarray, k: int) -> np.ndarray | None:
+    """pass@k of each problem, float64 [problems], from integer arrays n and c [problems].
+
+    None where some problem has n < k: a mean over the others would be over other problems.
+    """
+    n, c = np.asarray(n), np.asarray(c)
+    if n.ndim != 1 or n.shape != c.shape:
+        raise BadInput(f"n and c must be two lists of the same length; got shapes {n.shape} and {c.shape}")
+    pairs, where = np.unique(np.stack([n, c], axis=1), axis=0, return_inverse=True)
+    values = [pass_at_k(int(pair[0]), int(pair[1]), k) for pair in pairs]
+    return None if None in values else np.array(values, dtype=np.float64)[where.reshape(-1)]
+
+
+def mean_pass_at_k(n: np.ndarray, c: np.ndarray, k: int) -> float | None:
+    """Mean of pass@k over problems; None without problems, or where some problem has n < k."""
+    values = pass_at_k_per_problem(n, c, k)
+    return None if values is None or not len(values) else float(values.mean())
+
+
+def bootstrap_mean(
+    values: np.ndarray, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval | None:
+    """Mean of values [problems] with its percentile interval.
+
+    Problems are drawn with replacement, as many as there are, `resamples` times; low and high are the
+    (1 - level) / 2 and (1 + level) / 2 quantiles of the resampled means (linear interpolation). With few
+    problems the interval is somewhat too narrow, as percentile intervals are. None with fewer than two
+    problems: nothing varies.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise BadInput("a bootstrap needs one finite value for each problem")
+    if resamples < 1 or not 0 < level < 1:
+        raise BadInput(f"a bootstrap needs resamples >= 1 and 0 < level < 1; got {resamples} and {level}")
+    if len(values) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, 1_000_000 // len(values))  # bounds the memory: 8 MB of indices at a time
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        means[start:stop] = values[rng.integers(len(values), size=(stop - start, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_bootstrap(
+    a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval | None:
+    """Mean of b - a, problem by problem, with its interval (`bootstrap_mean` of the differences).
+
+    a, b: scores [problems] of two arms on the same problems in the same order. The pairing takes out what the
+    arms have in common, the difficulty of the problems.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise BadInput(f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}")
+    return bootstrap_mean(b - a, resamples, seed, level)

@@ -1,0 +1,235 @@
+"""What a program gets, what comes back, and what `describe` says."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlx_ssd.grading import Limits, ProcessSandbox
+from mlx_ssd.grading.probe import running_homes
+from mlx_ssd.grading.process import remove_tree
+
+
+def returned(sandbox, limits, expression, setup=""):
+    [outcome] = sandbox.call(f"{setup}\ndef f():\n    return {expression}", "f", [[]], limits)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("None", None), ("True", True), ("-7", -7), ("-(2**64)", -(2**64)), ("0.1", 0.1),
+        ("float('inf')", float("inf")), ("'\\'\"\\n\\x00\\u2028é\\ud800'", "'\"\n\0\u2028é\ud800"),
+        ("(1, [2, ()])", [1, [2, []]]), ("{'a': {'dict': [1]}, 'int': 'ff'}", {"a": {"dict": [1]}, "int": "ff"}),
+        ("{1: 'a', None: 'b', True: 'c', 1.5: 'd'}", {"1": "c", "null": "b", "1.5": "d"}), ("{}", {}),
+    ],
+)  # fmt: skip
+def test_values_come_back_as_they_are(sandboxes, limits, expression, value):
+    outcome = returned(sandboxes["whole"], limits, expression)
+    assert (outcome.status, outcome.value) == ("ok", value)
+    assert type(outcome.value) is type(value)
+
+
+def test_an_integer_longer_than_python_prints_comes_back(sandboxes, limits):
+    assert returned(sandboxes["whole"], limits, "-(10**5000)").value == -(10**5000)
+
+
+@pytest.mark.parametrize(
+    "expression", ["{1}", "b'x'", "object()", "1j", "{(1, 2): 3}", "{1: 2, '1': 3}", "range(3)", "Int(3)", "[Str('x')]"]
+)
+def test_what_json_cannot_hold_is_no_value(sandboxes, limits, expression):
+    setup = "class Int(int): pass\nclass Str(str): pass"
+    assert returned(sandboxes["whole"], limits, expression, setup).status == "not_json"
+
+
+def test_state_is_kept_between_calls_but_arguments_are_fresh(sandbox, limits):
+    code = "seen = []\ndef f(x):\n    x.append(1)\n    seen.append(x)\n    return [len(seen), x]"
+    argument = [[0]]
+    outcomes = list(sandbox.call(code, "f", [argument, argument], limits))
+    assert [outcome.value for outcome in outcomes] == [[1, [0, 1]], [2, [0, 1]]]
+    assert argument == [[0]]
+
+
+@pytest.mark.parametrize(
+    "code, entry_point",
+    [
+        ("def f(x): return x", "f"),
+        ("class Solution:\n    def f(self, x): return x", "f"),
+        ("class Solution:\n    def f(self, x): return x", "Solution.f"),
+        ("class Other:\n    @staticmethod\n    def f(x): return x", "Other.f"),
+        ("f = lambda x: x\nif __name__ == '__main__': raise SystemExit", "f"),
+        ("from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+         "def f(x): return A(x).x", "f"),
+    ],
+)  # fmt: skip
+def test_entry_points(sandboxes, limits, code, entry_point):
+    [outcome] = sandboxes["whole"].call(code, entry_point, [[3]], limits)
+    assert (outcome.status, outcome.value) == ("ok", 3)
+
+
+@pytest.mark.parametrize(
+    "code, detail",
+    [
+        ("def f(x):\n    return 1 / x", "ZeroDivisionError: division by zero (line 2)"),
+        ("def g(): pass", "NameError: the program defines no f"),
+        ("def f(:", "SyntaxError"),
+        ("x = '\0'", "null bytes"),
+        ("x = '\ud800'", "surrogates not allowed"),
+        ("import numpy", "ModuleNotFoundError"),
+    ],
+)
+def test_errors_say_what_and_where(sandboxes, limits, code, detail):
+    [outcome] = sandboxes["whole"].call(code, "f", [[0]], limits)
+    assert outcome.status == "error" and detail in outcome.detail
+
+
+def test_a_script_has_the_standard_streams(sandbox, limits):
+    code = """
+import sys, os
+first = sys.stdin.buffer.readline().decode()
+second = input()
+rest = sys.stdin.read()
+sys.stdout.buffer.write((first + '|' + second + '|' + rest).encode())
+print(__name__, os.listdir('.'), sorted(os.environ), sys.argv)
+def later():
+    print(counter)
+counter = 3
+import atexit
+atexit.register(later)
+exit()
+"""
+    outcome = sandbox.run(code, "a\né\nc\nd", limits)
+    environment = ["HOME", "LANG", "PYTHONHASHSEED", "TMPDIR"]
+    assert outcome.value == f"a\n|é|c\nd__main__ [] {environment} ['program.py']\n3\n"
+
+
+@pytest.mark.parametrize("ending, status", [("sys.exit(0)", "ok"), ("os._exit(0)", "ok"), ("sys.exit(3)", "error"),
+                                            ("sys.exit('no')", "error"), ("os.abort()", "error")])  # fmt: skip
+def test_a_script_ends_well_only_with_exit_code_0(sandbox, limits, ending, status):
+    assert sandbox.run(f"import os, sys\nprint(1, flush=True)\n{ending}", "", limits).status == status
+
+
+def test_the_time_limit_is_per_call(sandbox, limits):
+    limits = replace(limits, wall_seconds=1.0)
+    code = "import time\ntime.sleep(0.4)\ndef f(x):\n    time.sleep(x)\n    return x"
+    outcomes = list(sandbox.call(code, "f", [[0.4], [0.4], [0.4], [9]], limits))
+    assert [outcome.status for outcome in outcomes] == ["ok", "ok", "ok", "timeout"]
+
+
+def test_processor_time_is_limited_per_call(sandbox, limits):
+    limits = replace(limits, wall_seconds=20.0, cpu_seconds=1.0)
+    started = time.monotonic()
+    [first, second] = sandbox.call("def f(x):\n    while x: pass", "f", [[0], [1]], limits)
+    assert (first.status, second.status) == ("ok", "timeout")
+    assert "processor" in second.detail and time.monotonic() - started < 15
+
+
+def test_the_order_of_a_set_does_not_change_from_run_to_run(sandboxes, limits):
+    code = "print(list({chr(c) for c in range(97, 123)}))"
+    assert len({sandboxes["whole"].run(code, "", limits).value for _ in range(3)}) == 1
+
+
+def test_deep_recursion_that_is_meant_works(sandboxes, limits):
+    code = """
+import sys, functools
+sys.setrecursionlimit(10**6)
+@functools.cache
+def depth(n):
+    return 0 if n == 0 else 1 + depth(n - 1)
+print(depth(30_000))
+"""
+    if sys.version_info < (3, 12):  # later versions stop recursion through C at a fixed depth
+        assert sandboxes["whole"].run(code, "", limits).value == "30000\n"
+
+
+def test_closing_the_iterator_ends_the_program(sandbox, limits):
+    calls = sandbox.call("import time\ndef f(x):\n    time.sleep(x)", "f", [[0], [60]], limits)
+    assert next(calls).status == "ok"
+    started = time.monotonic()
+    calls.close()
+    assert time.monotonic() - started < 1.5
+
+
+def test_the_program_dies_with_the_grader(tmp_path):
+    """The grader itself is killed while a program runs."""
+    code = (
+        "from mlx_ssd.grading import *\n"
+        "ProcessSandbox(namespaces=%r).run('import time; time.sleep(60)', '', Limits(60, 60, 256, 64, 4))"
+    )
+    homes = str(tmp_path / "homes")
+    for namespaces in (True, False):
+        environment = os.environ | {"TMPDIR": homes, "PYTHONPATH": os.pathsep.join(sys.path)}
+        grader = subprocess.Popen([sys.executable, "-c", code % namespaces], env=environment)
+        wait_for(lambda: any(home.startswith(homes) for home in running_homes()))
+        time.sleep(0.3)
+        grader.kill()
+        grader.wait()
+        wait_for(lambda: not any(home.startswith(homes) for home in running_homes() if home))
+    for home in Path(homes).iterdir():
+        remove_tree(str(home))
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_sandbox_that_does_not_start_is_a_harness_error(limits, monkeypatch):
+    sandbox = ProcessSandbox()
+    monkeypatch.setattr(sandbox, "command", lambda home: [sys.executable, "-c", "raise OSError('no such luck')"])
+    outcome = sandbox.run("print(1)", "", limits)
+    assert outcome.status == "harness_error" and "no such luck" in outcome.detail
+    [outcome] = sandbox.call("def f(): return 1", "f", [[]], limits)
+    assert outcome.status == "harness_error"
+
+
+def test_describe_is_found_by_trying(sandboxes):
+    whole, bare = sandboxes["whole"].describe(), sandboxes["bare"].describe()
+    for found in (whole, bare):
+        assert found["works"] and found["time"] and found["memory"] and found["output"]
+    assert not bare["network"] and not bare["files_written"] and not bare["files_read"]
+    assert whole["network"] == ("net" in whole["namespaces"])
+    assert whole["files_written"] == whole["files_read"] == (whole["landlock"] > 0)
+    if "pid" in whole["namespaces"]:
+        assert whole["descendants"]
+
+
+def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
+    sandbox = ProcessSandbox()
+    monkeypatch.setattr(sandbox, "command", lambda home: [sys.executable, "-c", ""])
+    found = sandbox.describe()
+    assert found["works"] is False and "time" not in found
+
+
+def test_remove_tree(tmp_path):
+    top = tmp_path / "top"
+    deep = top
+    (top / "locked").mkdir(parents=True)
+    (top / "locked" / "file").write_text("x")
+    (top / "link").symlink_to(tmp_path)
+    (tmp_path / "kept").write_text("x")
+    for _ in range(20):
+        deep = deep / "directory"
+        deep.mkdir()
+    (deep / "file").write_text("x")
+    (top / "locked").chmod(0)
+    remove_tree(str(top))
+    assert not top.exists() and (tmp_path / "kept").exists()
+
+
+@pytest.mark.mac
+def test_sandbox_exec_holds(limits):
+    found = ProcessSandbox().describe()
+    assert all(found[key] for key in ("works", "time", "memory", "output", "files_written", "files_read", "network"))
+
+
+def test_limits_are_frozen(limits):
+    with pytest.raises(AttributeError):
+        limits.wall_seconds = 9
+    assert isinstance(limits, Limits)

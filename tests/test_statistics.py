@@ -1,0 +1,104 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mlx_ssd.errors import BadInput
+from mlx_ssd.statistics import (
+    bootstrap_mean,
+    mean_pass_at_k,
+    paired_bootstrap,
+    pass_at_k,
+    pass_at_k_per_problem,
+)
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(combinations([1] * c + [0] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-15)
+
+
+def test_pass_at_k_at_its_ends():
+    assert pass_at_k(20, 0, 5) == 0.0
+    assert pass_at_k(20, 16, 5) == 1.0
+    assert pass_at_k(20, 7, 1) == 7 / 20
+    assert 0 < pass_at_k(5000, 1, 1) < pass_at_k(5000, 1, 4999) < 1  # no overflow
+    assert pass_at_k(4, 4, 5) is None
+    assert pass_at_k(0, 0, 1) is None
+
+
+@pytest.mark.parametrize("n, c, k", [(5, 6, 1), (5, -1, 1), (-1, 0, 1), (5, 2, 0)])
+def test_pass_at_k_of_nonsense(n, c, k):
+    with pytest.raises(BadInput):
+        pass_at_k(n, c, k)
+
+
+def test_pass_at_k_over_problems():
+    n, c = np.array([4, 4, 8]), np.array([1, 4, 0])
+    expected = [pass_at_k(4, 1, 2), 1.0, 0.0]
+    np.testing.assert_array_equal(pass_at_k_per_problem(n, c, 2), expected)
+    assert mean_pass_at_k(n, c, 2) == pytest.approx(np.mean(expected))
+    assert mean_pass_at_k(n, c, 5) is None and pass_at_k_per_problem(n, c, 5) is None
+    assert mean_pass_at_k([], [], 1) is None
+    with pytest.raises(BadInput):
+        mean_pass_at_k([4], [1, 2], 1)
+
+
+def test_bootstrap_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(1)
+    a, b = rng.random(50), rng.random(50)
+    options = {"n_resamples": 20_000, "confidence_level": 0.9, "method": "percentile"}
+    theirs = stats.bootstrap(((b - a),), np.mean, rng=np.random.default_rng(2), **options).confidence_interval
+    ours = paired_bootstrap(a, b, resamples=20_000, level=0.9)
+    # two draws of 20,000 resamples: the ends differ by a few per cent of the standard error, 0.058
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    assert ours.mean == pytest.approx((b - a).mean(), abs=1e-15)
+
+
+def test_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for seed in range(300):
+        difficulty = rng.beta(0.7, 0.7, size=60)
+        a = rng.binomial(8, difficulty) / 8
+        b = rng.binomial(8, 0.9 * difficulty + 0.1) / 8
+        interval = paired_bootstrap(a, b, resamples=1000, seed=seed)
+        covered += interval.low <= 0.1 * 0.5 <= interval.high  # E[b - a] = 0.1 (1 - E difficulty)
+    assert 0.90 <= covered / 300 <= 0.985
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(4)
+    a = rng.random(100)
+    b = a + 0.05 + 0.01 * rng.random(100)
+    paired, unpaired = paired_bootstrap(a, b), paired_bootstrap(a, rng.permutation(b))
+    assert paired.high - paired.low < 0.1 * (unpaired.high - unpaired.low)
+    assert paired.low > 0
+
+
+def test_bootstrap_is_determined_by_its_seed_and_not_by_its_chunks():
+    values = np.random.default_rng(5).random(2000)  # more than one chunk
+    first = bootstrap_mean(values, resamples=1100, seed=7)
+    assert bootstrap_mean(values, resamples=1100, seed=7) == first != bootstrap_mean(values, resamples=1100, seed=8)
+    rng = np.random.default_rng(7)
+    means = [values[rng.integers(2000, size=2000)].mean() for _ in range(1100)]
+    assert (first.low, first.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
+
+
+def test_degenerate_inputs_give_no_number():
+    assert bootstrap_mean([]) is None
+    assert bootstrap_mean([0.5]) is None
+    assert paired_bootstrap([0.5], [0.7]) is None
+    same = bootstrap_mean([0.5, 0.5])
+    assert (same.mean, same.low, same.high) == (0.5, 0.5, 0.5)
+    for bad in ([0.1, np.nan], [[0.1], [0.2]]):
+        with pytest.raises(BadInput):
+            bootstrap_mean(bad)
+    with pytest.raises(BadInput):
+        paired_bootstrap([0.1, 0.2], [0.1])
+    with pytest.raises(BadInput):
+        bootstrap_mean([0.1, 0.2], level=1.0)
