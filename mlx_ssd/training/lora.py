@@ -1,8 +1,8 @@
 """Low-rank adapters: attach them to a model, write them in mlx-lm's layout.
 
 `settings` is anything with `rank`, `scale` (it multiplies B·A as it is: alpha / rank elsewhere), `dropout`,
-`keys` ('all', or module names as mlx-lm has them, such as 'self_attn.q_proj'), `num_layers` (the last so many;
--1 for all) and `seed`.
+`keys` ('all', or module names as mlx-lm has them, such as 'self_attn.q_proj'), `num_layers` (the last
+so many; -1 for all) and `seed`.
 """
 
 import json

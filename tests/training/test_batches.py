@@ -72,8 +72,8 @@ def test_order_is_pinned():
 
 def test_rows_of_a_step_are_grouped_by_length():
     rows = [Row("p", i, [1], [2] * length) for i, length in enumerate([9, 1, 8, 2, 7, 3])]
-    widths = [batch.tokens.shape[1] for batch in plan(rows, rows_per_step=6, rows_per_micro_batch=2).batches(0, 0)]
-    assert widths == [2, 7, 9]
+    batches = plan(rows, rows_per_step=6, rows_per_micro_batch=2).batches(0, 0)
+    assert [batch.tokens.shape[1] for batch in batches] == [2, 7, 9]
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,11 @@ def test_a_half_precision_base_keeps_float32_adapters():
 
 
 def test_gradients_are_the_adapters_alone():
-    model = tiny_model()
-    attach_lora(model, Settings(num_layers=1, keys=["self_attn.q_proj", "mlp.down_proj"]))
+    model, keys = tiny_model(), ["self_attn.q_proj", "mlp.down_proj"]
+    attach_lora(model, Settings(num_layers=1, keys=keys))
     _, gradient, _ = step_gradient(model, output_head(model), [pad_rows(make_rows(3))])
     assert {name for name, _ in tree_flatten(gradient)} == {
-        f"model.layers.1.{name}.lora_{side}" for name in ("self_attn.q_proj", "mlp.down_proj") for side in "ab"
+        f"model.layers.1.{name}.lora_{side}" for name in keys for side in "ab"
     }
 
 
@@ -97,7 +97,8 @@ def test_mlx_lm_load_takes_model_and_adapter_folders(tmp_path):
     (base / "config.json").write_text(json.dumps(CONFIG))
     mx.save_safetensors(str(base / "model.safetensors"), dict(tree_flatten(tiny_model().parameters())))
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>").save_pretrained(base)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", unk_token="<unk>")
+    tokenizer.save_pretrained(base)
 
     model = tiny_model()
     attach_lora(model, Settings())

@@ -50,7 +50,8 @@ def test_equals_transformers():
         with torch.no_grad():
             logits = reference(ids).logits
         expected += torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], reduction="sum").item()
-    assert completion_loss(model, output_head(model), pad_rows(rows)).item() == pytest.approx(expected, rel=1e-5)
+    found = completion_loss(model, output_head(model), pad_rows(rows)).item()
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_whose_head_is_not_plain_takes_the_whole_forward_pass():
@@ -100,9 +101,8 @@ def test_uneven_micro_batches_add_up_to_the_gradient_of_one_batch():
     attach_lora(model, Settings())
     head = output_head(model)
     # B is zero at first and would hide the gradient of A
-    model.load_weights(
-        [(n, 0.1 * mx.random.normal(w.shape)) for n, w in tree_flatten(model.trainable_parameters())], strict=False
-    )
+    weights = tree_flatten(model.trainable_parameters())
+    model.load_weights([(name, 0.1 * mx.random.normal(w.shape)) for name, w in weights], strict=False)
     whole = step_gradient(model, head, [pad_rows(rows)])
     parts = step_gradient(model, head, [pad_rows(rows[:1]), pad_rows(rows[1:3]), pad_rows(rows[3:])])
     assert parts[2] == whole[2] == sum(len(row.completion_ids) for row in rows)

@@ -1,4 +1,4 @@
-"""A random-weight Qwen3 of two layers, rows for it and settings to train it with: no downloads, milliseconds a step."""
+"""A random-weight Qwen3 of two layers, rows for it, and settings to train it with."""
 
 import random
 from dataclasses import dataclass, replace
