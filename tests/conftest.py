@@ -8,10 +8,10 @@ from tests import faults
 
 # Small enough for seconds, large enough that every stage has something to be killed in.
 SMALL = (
-    "--set", "problems.train.limit=64",
+    "--set", "problems.train.limit=48",
     "--set", "problems.test.limit=24",
     "--set", "sample.rows=16",
-    "--set", "train.epochs=4",
+    "--set", "train.epochs=3",
     "--set", "train.rows_per_step=8",
     "--set", "train.rows_per_micro_batch=8",
     "--set", "train.checkpoint_every_steps=4",
