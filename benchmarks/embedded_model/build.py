@@ -148,23 +148,23 @@ def save_model(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path,
 README = """\
 # The embedded model of mlx-ssd
 
-A Qwen3 of {parameters:,} parameters (4 layers, hidden size 128, float32) with its own byte-level BPE tokenizer
-of {vocabulary} entries. It writes one kind of Python: `def solve(...)` that filters, maps and reduces a few
-integers, for statements like those in `../problems`. It knows nothing else and exists so that every stage of
-mlx-ssd can be run, tested and measured in minutes, offline.
+A Qwen3 of {parameters:,} parameters (4 layers, hidden size 128, float32) with its own byte-level BPE
+tokenizer of {vocabulary} entries. It writes one kind of Python: `def solve(...)` that filters, maps and
+reduces a few integers, for statements like those in `../problems`. It knows nothing else and exists so that
+every stage of mlx-ssd can be run, tested and measured in minutes, offline.
 
-**Its noise is injected, by design.** It was pre-trained from scratch on generated solutions that are wrong on
-purpose: each filter or map expression with 10 %, its variable with 2.5 %, reduction and order with 5 % each, and
-55 % of the solutions of hard problems (max, min, first, last) lack the guard for the empty case. Its mistakes,
-and what self-distillation gains on them, say nothing about large models. See
+**Its noise is injected, by design.** It was pre-trained from scratch on generated solutions that are wrong
+on purpose: each filter or map expression with 10 %, its variable with 2.5 %, reduction and order with 5 %
+each, and 55 % of the solutions of hard problems (max, min, first, last) lack the guard for the empty case.
+Its mistakes, and what self-distillation gains on them, say nothing about large models. See
 `benchmarks/embedded_model/solutions.py`.
 
 Built by
 
     python -m benchmarks.embedded_model.build --seed {seed} --steps {steps} --out mlx_ssd/assets
 
-in {minutes:.0f} minutes ({steps:,} steps of {batch} out of {examples:,} examples, torch {torch}, {threads} CPU
-threads); mean loss over the last 100 steps {loss:.4f} nats per answer token.
+in {minutes:.0f} minutes ({steps:,} steps of {batch} out of {examples:,} examples, torch {torch}, {threads}
+CPU threads); mean loss over the last 100 steps {loss:.4f} nats per answer token.
 """
 
 
