@@ -3,8 +3,9 @@
     python -m benchmarks.embedded_model.measure --problems 100 --samples 4
 
 Two-stage decoding is what an ideally fitted student would do, without training: the support comes from the
-training policy (T 1.6, top-k 20, top-p 0.8), on it p0^(1/(1.6 T)), then top-p 0.8 again. Sampled in torch and graded in this process: the code is our own model's and runs with an alarm and few
-builtins, which is no sandbox.
+training policy (T 1.6, top-k 20, top-p 0.8), on it p0^(1/(1.6 T)), then top-p 0.8 again. Sampled in torch
+and graded in this process: the code is our own model's and runs with an alarm and few builtins, which is no
+sandbox.
 """
 
 import argparse
