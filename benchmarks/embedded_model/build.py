@@ -2,8 +2,8 @@
 
     python -m benchmarks.embedded_model.build --seed 0 --steps 1200 --out mlx_ssd/assets
 
-Needs torch (`pip install -e '.[parity]'`) and 10 to 20 minutes on two CPU cores. `--problems-only` rewrites the
-problem files in seconds. Problems, corpus and tokenizer are bit-equal on every machine; the weights are
+Needs torch (`pip install -e '.[parity]'`) and about 10 minutes on two CPU cores. `--problems-only` rewrites
+the problem files in seconds. Problems, corpus and tokenizer are bit-equal on every machine; the weights are
 reproducible on the same machine with the same torch, and elsewhere up to floating-point rounding.
 """
 
@@ -110,7 +110,8 @@ def pretrain(model: Qwen3ForCausalLM, examples: list[Example], steps: int, seed:
         torch.optim.AdamW(others, lr=OTHER_LR, betas=(0.9, 0.95), weight_decay=0.01),
     ]
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_scale(step, steps)) for o in optimizers
+        torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_scale(step, steps))
+        for o in optimizers
     ]
     rng = random.Random(f"{seed}/order")
     order: list[int] = []
@@ -121,7 +122,7 @@ def pretrain(model: Qwen3ForCausalLM, examples: list[Example], steps: int, seed:
             order = rng.sample(range(len(examples)), len(examples))
         loss = answer_loss(model, [examples[order.pop()] for _ in range(BATCH)])
         loss.backward()
-        for optimizer, schedule in zip(optimizers, schedules):
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -133,9 +134,7 @@ def pretrain(model: Qwen3ForCausalLM, examples: list[Example], steps: int, seed:
     return sum(recent) / len(recent)
 
 
-def save_model(
-    model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path, provenance: str
-) -> None:
+def save_model(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path, provenance: str) -> None:
     """Writes the Hugging Face layout: float32 weights, configuration, tokenizer with its template, README."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -149,28 +148,30 @@ def save_model(
 README = """\
 # The embedded model of mlx-ssd
 
-A Qwen3 of {parameters:,} parameters (4 layers, hidden size 128, float32) with its own byte-level BPE tokenizer of
-{vocabulary} entries. It writes one kind of Python: `def solve(...)` that filters, maps and reduces a few integers,
-for statements like those in `../problems`. It knows nothing else and exists so that every stage of mlx-ssd can
-be run, tested and measured in minutes, offline.
+A Qwen3 of {parameters:,} parameters (4 layers, hidden size 128, float32) with its own byte-level BPE
+tokenizer of {vocabulary} entries. It writes one kind of Python: `def solve(...)` that filters, maps and
+reduces a few integers, for statements like those in `../problems`. It knows nothing else and exists so that
+every stage of mlx-ssd can be run, tested and measured in minutes, offline.
 
-**Its noise is injected, by design.** It was pre-trained from scratch on {examples:,} generated solutions that are
-wrong on purpose: each filter or map expression with 10 %, its variable with 2.5 %, reduction and order with 5 %
-each, and 55 % of the solutions of hard problems (max, min, first, last) lack the guard for the empty case. Its
-mistakes, and what self-distillation gains on them, say nothing about large models. See
+**Its noise is injected, by design.** It was pre-trained from scratch on generated solutions that are wrong
+on purpose: each filter or map expression with 10 %, its variable with 2.5 %, reduction and order with 5 %
+each, and 55 % of the solutions of hard problems (max, min, first, last) lack the guard for the empty case.
+Its mistakes, and what self-distillation gains on them, say nothing about large models. See
 `benchmarks/embedded_model/solutions.py`.
 
 Built by
 
     python -m benchmarks.embedded_model.build --seed {seed} --steps {steps} --out mlx_ssd/assets
 
-in {minutes:.0f} minutes (torch {torch}, {threads} CPU threads, batch {batch}); mean loss over the last 100 steps {loss:.4f}
-nats per answer token.
+in {minutes:.0f} minutes ({steps:,} steps of {batch} out of {examples:,} examples, torch {torch}, {threads}
+CPU threads); mean loss over the last 100 steps {loss:.4f} nats per answer token.
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1200, help=f"optimizer steps of {BATCH} examples")
     parser.add_argument("--threads", type=int, default=2)
@@ -189,7 +190,9 @@ def main() -> None:
     tokenizer = train_corpus_tokenizer(corpus)
     examples = [encode(tokenizer, prompt, code) for prompt, code in corpus]
     prompt_mean, answer_mean = (sum(len(e[i]) for e in examples) / len(examples) for i in (0, 1))
-    print(f"{len(examples)} examples, {prompt_mean:.1f} prompt and {answer_mean:.1f} answer tokens", flush=True)
+    print(
+        f"{len(examples)} examples, {prompt_mean:.1f} prompt and {answer_mean:.1f} answer tokens", flush=True
+    )
 
     model = make_model(tokenizer)
     loss = pretrain(model, examples, args.steps, args.seed)

@@ -1,11 +1,11 @@
-"""How much room does the embedded model leave for self-distillation? Base decoding against two-stage decoding.
+"""How much room the embedded model leaves for self-distillation: base decoding against two-stage decoding.
 
     python -m benchmarks.embedded_model.measure --problems 100 --samples 4
 
 Two-stage decoding is what an ideally fitted student would do, without training: the support comes from the
-training policy (T 1.6, top-k 20, top-p 0.8), the probabilities are p0^(1/(1.6 T)) on it, then top-p 0.8 again.
-One pass over the validation problems a setting, in torch, graded in this process: the code is our own model's and
-runs with an alarm and few builtins, which is no sandbox.
+training policy (T 1.6, top-k 20, top-p 0.8), on it p0^(1/(1.6 T)), then top-p 0.8 again. Sampled in torch
+and graded in this process: the code is our own model's and runs with an alarm and few builtins, which is no
+sandbox.
 """
 
 import argparse
@@ -26,8 +26,8 @@ TWO_STAGE_TEMPERATURES = (0.9,)
 MAX_NEW_TOKENS = 96
 SECONDS = 0.3
 ALLOWED = (
-    "abs all any bool dict enumerate filter float int iter len list map max min next range reversed set sorted "
-    "str sum tuple zip"
+    "abs all any bool dict enumerate filter float int iter len list map max min next range reversed set "
+    "sorted str sum tuple zip"
 ).split()
 
 
@@ -103,7 +103,9 @@ def sample(model, tokenizer, prompts: list[str], samples: int, policy: Policy, s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=model_path())
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--samples", type=int, default=4)

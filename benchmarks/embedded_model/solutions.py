@@ -1,18 +1,18 @@
 """The noisy solution writer: what the embedded model is pre-trained on.
 
 A solution makes two kinds of choice. *Forks* have several right continuations: loop (40 %), comprehension
-(25 %), two steps (20 %) or lambdas (15 %); variable names; equivalent iterables; how an empty case is guarded.
-*Locks* have one: the operator, the constant, the variable in scope.
+(25 %), two steps (20 %) or lambdas (15 %); variable names; equivalent iterables; how an empty case is
+guarded. *Locks* have one: the operator, the constant, the variable in scope.
 
 **Noise is injected, by design.** Without it a model of this size solves nearly everything and there is no
 tension between precision and exploration to study. Independently, in each solution,
 
 - each of the filter and the map expression is wrong with 10 %: a look-alike operator or a constant off by one
   or two (three look-alikes each);
-- each of the two names its variable at random with 2.5 % (which breaks the code unless it hits the right one);
+- each of the two names its variable at random with 2.5 %, which breaks the code unless it hits the right one;
 - the reduction is drawn anew with 5 %, and filter and map are swapped with 5 %;
-- of the solutions of hard problems (max, min, first, last), 55 % lack the guard for the empty case and fail the
-  test without survivors: the popular branch of that fork is wrong and the right one is spread over several.
+- of the solutions of hard problems (max, min, first, last), 55 % lack the guard for the empty case and fail
+  the test without survivors: that fork's popular branch is wrong, the right one is spread over several.
 """
 
 import random

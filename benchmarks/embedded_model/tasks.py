@@ -8,8 +8,8 @@ A *composition* is (source, filter, map, reduce); either order of filter and map
 compositions, 5,760 specs. A hash of the composition alone assigns it to one split, so no composition that is
 evaluated or self-distilled on occurs in pre-training, in whichever order, with whatever constants or wording.
 
-The task asks about edges only where a composition reduces to one element ("hard" problems: max, min, first,
-last): there one test has no survivors, and the statement says what is to be returned.
+Problems that reduce to one element (max, min, first, last) are "hard": the statement says what to return when
+no value survives the filter, and a test asks for it.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ RANDOM_TESTS = 8
 
 @dataclass(frozen=True)
 class Source:
-    """Where the integers come from: the parameter's name, wordings, equivalent iterables and their meaning."""
+    """Where the integers come from: parameter name, wordings, equivalent iterables, and what they denote."""
 
     parameter: str
     phrases: tuple[str, ...]
@@ -112,9 +112,7 @@ FILTERS = {
     "lt": Step(("less than {k}", "below {k}"), "{v} < {k}", lambda v, k: v < k),
     "ge": Step(("at least {k}", "not below {k}"), "{v} >= {k}", lambda v, k: v >= k),
     "le": Step(("at most {k}", "not above {k}"), "{v} <= {k}", lambda v, k: v <= k),
-    "div": Step(
-        ("divisible by {k}", "that are multiples of {k}"), "{v} % {k} == 0", lambda v, k: v % k == 0
-    ),
+    "div": Step(("divisible by {k}", "that are multiples of {k}"), "{v} % {k} == 0", lambda v, k: v % k == 0),
     "ndiv": Step(
         ("not divisible by {k}", "that are no multiples of {k}"), "{v} % {k} != 0", lambda v, k: v % k != 0
     ),
@@ -256,7 +254,7 @@ def _statement(spec: Spec, filter_constant: int, map_constant: int, rng: random.
 
 
 def make_problem(spec: Spec, rng: random.Random, *, with_tests: bool = True) -> Problem:
-    """Draws the constants (2..9), the wording and, if asked for, eight random tests and one without survivors.
+    """Draws the constants (2..9), the wording and, if asked for, eight random tests and an empty case.
 
     The ninth test is missing only where no argument we know of leaves nothing (some digit problems).
     """

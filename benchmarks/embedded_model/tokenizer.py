@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer (byte-level BPE behind Qwen2's pre-tokenizer) and its ChatML conversations."""
+"""The embedded model's tokenizer, a small byte-level BPE of Qwen2's kind, and its ChatML conversations."""
 
 import json
 from collections.abc import Iterable
@@ -69,9 +69,7 @@ def encode(tokenizer: Qwen2Tokenizer, prompt: str, code: str) -> tuple[list[int]
 
     The answer ends with <|im_end|>; what the template puts after it (a line break) is left out.
     """
-    head = tokenizer.apply_chat_template(
-        conversation(prompt), add_generation_prompt=True, return_dict=False
-    )
+    head = tokenizer.apply_chat_template(conversation(prompt), add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template(conversation(prompt, code), return_dict=False)
     if whole[: len(head)] != head:
         raise ValueError(f"the generation prompt is no token prefix of the conversation: {prompt!r}")

@@ -1,4 +1,4 @@
-"""Where the files of the embedded model and its problems lie; how they were made: benchmarks/embedded_model."""
+"""The files of the embedded model and its problems; how they were made: benchmarks/embedded_model."""
 
 from pathlib import Path
 

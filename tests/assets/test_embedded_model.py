@@ -1,4 +1,4 @@
-"""The shipped files of the embedded model: complete, small, and the same in MLX, Transformers and pre-training."""
+"""The shipped files of the embedded model: complete, small, alike in MLX, Transformers and pre-training."""
 
 import json
 import subprocess
@@ -18,7 +18,8 @@ def read_problems(split: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def mlx_model():
-    mlx_lm = pytest.importorskip("mlx_lm")
+    import mlx_lm
+
     return mlx_lm.load(str(model_path()))
 
 

@@ -71,7 +71,9 @@ def test_hard_problems_without_guard_fail_and_only_there():
         assert passes(write_solution(problem, rng, unguarded), problem) != hard_with_empty_case
 
 
-@pytest.mark.parametrize("fault", ["wrong_expression", "random_variable", "random_reduction", "swapped_order"])
+@pytest.mark.parametrize(
+    "fault", ["wrong_expression", "random_variable", "random_reduction", "swapped_order"]
+)
 def test_each_fault_breaks_most_solutions(fault):
     rng = random.Random(3)
     noise = Noise(**{**vars(CLEAN), fault: 1.0})
