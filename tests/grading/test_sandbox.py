@@ -1,6 +1,8 @@
 """What a program gets, what comes back, and what `describe` says."""
 
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlx_ssd.grading import Limits, ProcessSandbox
+from mlx_ssd.grading.macos import sandbox_exec
 from mlx_ssd.grading.probe import running_homes
-from mlx_ssd.grading.process import remove_tree
+from mlx_ssd.grading.process import CHILD, remove_tree
 
 
 def returned(sandbox, limits, expression, setup=""):
@@ -128,6 +131,12 @@ def test_processor_time_is_limited_per_call(sandbox, limits):
     assert "processor" in second.detail and time.monotonic() - started < 15
 
 
+def test_processor_time_starts_anew_with_each_call(sandboxes, limits):
+    code = "import time\ndef f(x):\n    end = time.process_time() + 0.8\n    while time.process_time() < end: pass"
+    outcomes = sandboxes["whole"].call(code, "f", [[0]] * 3, replace(limits, wall_seconds=20.0, cpu_seconds=1.0))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 3
+
+
 def test_the_order_of_a_set_does_not_change_from_run_to_run(sandboxes, limits):
     code = "print(list({chr(c) for c in range(97, 123)}))"
     assert len({sandboxes["whole"].run(code, "", limits).value for _ in range(3)}) == 1
@@ -200,6 +209,22 @@ def test_describe_is_found_by_trying(sandboxes):
         assert whole["descendants"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+def test_what_the_system_offers_is_used(sandboxes):
+    mechanisms = sandboxes["whole"].mechanisms()
+    version = ctypes.CDLL(None).syscall(444, None, 0, 1)  # landlock_create_ruleset(…, VERSION)
+    assert mechanisms["landlock"] == max(version, 0)
+    if shutil.which("unshare"):
+        offered = subprocess.run(["unshare", "--user", "--pid", "--net", "--fork", "true"], capture_output=True)
+        assert ("user" in mechanisms["namespaces"]) == (offered.returncode == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's capabilities")
+def test_root_has_given_up_its_powers(sandbox, limits):
+    outcome = sandbox.run("import os\nopen('x', 'w').close()\nos.chmod('x', 0)\nopen('x')", "", limits)
+    assert outcome.detail.startswith("PermissionError")
+
+
 def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
     sandbox = ProcessSandbox()
     monkeypatch.setattr(sandbox, "command", lambda home: [sys.executable, "-c", ""])
@@ -223,7 +248,27 @@ def test_remove_tree(tmp_path):
     assert not top.exists() and (tmp_path / "kept").exists()
 
 
+def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path):
+    """As on macOS: a child that may take all the address space it wants."""
+    line = 'return lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)'
+    child = Path(CHILD).read_text()
+    assert line in child
+    sandbox = ProcessSandbox()
+    sandbox._child = str(tmp_path / "child.py")
+    Path(sandbox._child).write_text(child.replace(line, "return False"))
+    code = "import time\nx = b'x' * (%d << 20)\ntime.sleep(60)\n"
+    assert sandbox.run(code % 400, "", limits).status == "memory"
+    assert sandbox.run((code % 100).replace("60", "0.5"), "", limits).status == "ok"
+
+
+def test_the_profile_of_macos_quotes_paths():
+    *_, profile = sandbox_exec('/a "b"/python', ["/lib"], "/home\\")
+    assert '(literal "/a \\"b\\"/python")' in profile and '(subpath "/home\\\\")' in profile
+    assert "(deny network*)" in profile
+
+
 @pytest.mark.mac
+@pytest.mark.skipif(sys.platform != "darwin", reason="sandbox-exec is macOS's")
 def test_sandbox_exec_holds(limits):
     found = ProcessSandbox().describe()
     assert all(found[key] for key in ("works", "time", "memory", "output", "files_written", "files_read", "network"))
