@@ -1,6 +1,6 @@
 """Programs graded a second: a trivial program with 8 tests, each program a different text.
 
-    python benchmarks/grading.py [--programs 200] [--workers 2]
+python benchmarks/grading.py [--programs 200] [--workers 2]
 """
 
 import argparse
