@@ -25,7 +25,8 @@ def pass_at_k(n: int, c: int, k: int) -> float | None:
     """Unbiased pass@k of one problem from n samples, c of them right: 1 - C(n-c, k) / C(n, k).
 
     The chance that at least one of k samples, drawn without replacement from the n, is right (Chen et al.
-    2021, arXiv 2107.03374, equation 1). Exact integers, one rounding. None where n < k: it cannot be estimated.
+    2021, arXiv 2107.03374, equation 1). Exact integers, one rounding. None where n < k: it cannot be
+    estimated.
     """
     if k < 1 or n < 0 or not 0 <= c <= n:
         raise BadInput(f"pass@k needs k >= 1 and 0 <= c <= n; got n={n}, c={c}, k={k}")
@@ -88,5 +89,7 @@ def paired_bootstrap(
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise BadInput(f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}")
+        raise BadInput(
+            f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}"
+        )
     return bootstrap_mean(b - a, resamples, seed, level)

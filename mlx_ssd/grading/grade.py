@@ -125,8 +125,13 @@ _CANARY_STDIN = [{"stdin": "20 22\n", "stdout": "42\n"}]
 _CANARIES = {  # what it is: (functional form, standard input form, verdict that it must get)
     # Threads are how programs get a deeper stack, and the first thing that too tight a limit breaks.
     "a correct": (
-        "import threading\ndef f(a, b):\n    r = []\n    t = threading.Thread(target=lambda: r.append(a + b))\n"
-        "    t.start()\n    t.join()\n    return r[0]",
+        "import threading\n"
+        "def f(a, b):\n"
+        "    sums = []\n"
+        "    thread = threading.Thread(target=lambda: sums.append(a + b))\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "    return sums[0]",
         "print(sum(map(int, input().split())))",
         "pass",
     ),

@@ -71,7 +71,7 @@ def _network(sandbox: Sandbox) -> bool:
             "import socket\n"
             f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {udp.getsockname()!r})",
         )
-        for listener, receive in ((tcp, tcp.accept), (udp, lambda: udp.recv(1))):
+        for receive in (tcp.accept, lambda: udp.recv(1)):
             with contextlib.suppress(TimeoutError):
                 receive()
                 return False

@@ -39,13 +39,13 @@ class ProcessSandbox:
         self._python = os.path.realpath(sys.executable)
         self._readable = _interpreter_paths()
         try:
-            self._child = py_compile.compile(CHILD)  # a script given by path is otherwise compiled at each start
+            self._child = py_compile.compile(
+                CHILD
+            )  # a script given by path is otherwise compiled at each start
         except OSError:  # an installation that cannot be written
             self._child = CHILD
 
-    def call(
-        self, code: str, entry_point: str, calls: Sequence[list], limits: Limits
-    ) -> Iterator[Outcome]:
+    def call(self, code: str, entry_point: str, calls: Sequence[list], limits: Limits) -> Iterator[Outcome]:
         job = {"code": code, "entry_point": entry_point, "calls": [marshal.dumps(args) for args in calls]}
         with _Child(self, job, limits) as child:
             event, payload = child.start()
@@ -79,7 +79,9 @@ class ProcessSandbox:
         limits = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_mb=256, output_kb=64, processes=4)
         with _Child(self, {"code": ""}, limits) as child:
             event, payload = child.start()
-            return child.mechanisms if event == "started" else {"failed": child.failure(event, payload).detail}
+            return (
+                child.mechanisms if event == "started" else {"failed": child.failure(event, payload).detail}
+            )
 
     @cached_property
     def _probed(self) -> dict:
@@ -88,8 +90,8 @@ class ProcessSandbox:
         return probe(self) | self.mechanisms()
 
     def command(self, home: str) -> list[str]:
-        # Not -I: it would also ignore PYTHONHASHSEED, and a verdict could then change from run to run with the
-        # order of a set. The environment holds nothing but ours, so -P and -s give the rest of -I.
+        # Not -I: it would also ignore PYTHONHASHSEED, and a verdict could then change from run to run with
+        # the order of a set. The environment holds nothing but ours, so -P and -s give the rest of -I.
         flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
         reads = [self._child, *self._readable]
         prefix = macos.sandbox_exec(self._python, reads, home) if sys.platform == "darwin" else []
@@ -97,7 +99,11 @@ class ProcessSandbox:
 
 
 def _interpreter_paths() -> list[str]:
-    paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.join(sys.base_prefix, "lib")]
+    paths = [
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib"),
+        os.path.join(sys.base_prefix, "lib"),
+    ]
     paths += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
     paths += ["/usr/share/zoneinfo", "/etc/localtime", "/dev/urandom"]
     return sorted({os.path.realpath(path) for path in paths if os.path.exists(path)})

@@ -39,9 +39,7 @@ class Outcome:
 
 
 class Sandbox(Protocol):
-    def call(
-        self, code: str, entry_point: str, calls: Sequence[list], limits: Limits
-    ) -> Iterator[Outcome]:
+    def call(self, code: str, entry_point: str, calls: Sequence[list], limits: Limits) -> Iterator[Outcome]:
         """Load `code` once, then call `entry_point(*args)` for each args in `calls`, in order.
 
         Yields one outcome a call and stops after the first that is not `ok`. Closing the iterator kills the

@@ -7,8 +7,21 @@ T = "```"
 
 @pytest.mark.parametrize(
     "opening",
-    ["```python", "```python3", "```py", "```Python", "``` python", "```python ", "```{.python}", "```python title=a.py",
-     "```", "~~~python", "~~~", "````python", "   ```python"],
+    [
+        "```python",
+        "```python3",
+        "```py",
+        "```Python",
+        "``` python",
+        "```python ",
+        "```{.python}",
+        "```python title=a.py",
+        "```",
+        "~~~python",
+        "~~~",
+        "````python",
+        "   ```python",
+    ],
 )
 def test_fences_as_models_write_them(opening):
     closing = opening.strip()[0] * (4 if "````" in opening else 3)

@@ -1,6 +1,8 @@
 """What a program gets, what comes back, and what `describe` says."""
 
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlx_ssd.grading import Limits, ProcessSandbox
+from mlx_ssd.grading.macos import sandbox_exec
 from mlx_ssd.grading.probe import running_homes
-from mlx_ssd.grading.process import remove_tree
+from mlx_ssd.grading.process import CHILD, remove_tree
 
 
 def returned(sandbox, limits, expression, setup=""):
@@ -22,12 +25,19 @@ def returned(sandbox, limits, expression, setup=""):
 @pytest.mark.parametrize(
     "expression, value",
     [
-        ("None", None), ("True", True), ("-7", -7), ("-(2**64)", -(2**64)), ("0.1", 0.1),
-        ("float('inf')", float("inf")), ("'\\'\"\\n\\x00\\u2028é\\ud800'", "'\"\n\0\u2028é\ud800"),
-        ("(1, [2, ()])", [1, [2, []]]), ("{'a': {'dict': [1]}, 'int': 'ff'}", {"a": {"dict": [1]}, "int": "ff"}),
-        ("{1: 'a', None: 'b', True: 'c', 1.5: 'd'}", {"1": "c", "null": "b", "1.5": "d"}), ("{}", {}),
+        ("None", None),
+        ("True", True),
+        ("-7", -7),
+        ("-(2**64)", -(2**64)),
+        ("0.1", 0.1),
+        ("float('inf')", float("inf")),
+        ("'\\'\"\\n\\x00\\u2028é\\ud800'", "'\"\n\0\u2028é\ud800"),
+        ("(1, [2, ()])", [1, [2, []]]),
+        ("{'a': {'dict': [1]}, 'int': 'ff'}", {"a": {"dict": [1]}, "int": "ff"}),
+        ("{1: 'a', None: 'b', True: 'c', 1.5: 'd'}", {"1": "c", "null": "b", "1.5": "d"}),
+        ("{}", {}),
     ],
-)  # fmt: skip
+)
 def test_values_come_back_as_they_are(sandboxes, limits, expression, value):
     outcome = returned(sandboxes["whole"], limits, expression)
     assert (outcome.status, outcome.value) == ("ok", value)
@@ -39,7 +49,8 @@ def test_an_integer_longer_than_python_prints_comes_back(sandboxes, limits):
 
 
 @pytest.mark.parametrize(
-    "expression", ["{1}", "b'x'", "object()", "1j", "{(1, 2): 3}", "{1: 2, '1': 3}", "range(3)", "Int(3)", "[Str('x')]"]
+    "expression",
+    ["{1}", "b'x'", "object()", "1j", "{(1, 2): 3}", "{1: 2, '1': 3}", "range(3)", "Int(3)", "[Str('x')]"],
 )
 def test_what_json_cannot_hold_is_no_value(sandboxes, limits, expression):
     setup = "class Int(int): pass\nclass Str(str): pass"
@@ -62,10 +73,14 @@ def test_state_is_kept_between_calls_but_arguments_are_fresh(sandbox, limits):
         ("class Solution:\n    def f(self, x): return x", "Solution.f"),
         ("class Other:\n    @staticmethod\n    def f(x): return x", "Other.f"),
         ("f = lambda x: x\nif __name__ == '__main__': raise SystemExit", "f"),
-        ("from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
-         "def f(x): return A(x).x", "f"),
+        (
+            "from __future__ import annotations\n"
+            "import dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+            "def f(x): return A(x).x",
+            "f",
+        ),
     ],
-)  # fmt: skip
+)
 def test_entry_points(sandboxes, limits, code, entry_point):
     [outcome] = sandboxes["whole"].call(code, entry_point, [[3]], limits)
     assert (outcome.status, outcome.value) == ("ok", 3)
@@ -107,8 +122,16 @@ exit()
     assert outcome.value == f"a\n|é|c\nd__main__ [] {environment} ['program.py']\n3\n"
 
 
-@pytest.mark.parametrize("ending, status", [("sys.exit(0)", "ok"), ("os._exit(0)", "ok"), ("sys.exit(3)", "error"),
-                                            ("sys.exit('no')", "error"), ("os.abort()", "error")])  # fmt: skip
+@pytest.mark.parametrize(
+    "ending, status",
+    [
+        ("sys.exit(0)", "ok"),
+        ("os._exit(0)", "ok"),
+        ("sys.exit(3)", "error"),
+        ("sys.exit('no')", "error"),
+        ("os.abort()", "error"),
+    ],
+)
 def test_a_script_ends_well_only_with_exit_code_0(sandbox, limits, ending, status):
     assert sandbox.run(f"import os, sys\nprint(1, flush=True)\n{ending}", "", limits).status == status
 
@@ -126,6 +149,15 @@ def test_processor_time_is_limited_per_call(sandbox, limits):
     [first, second] = sandbox.call("def f(x):\n    while x: pass", "f", [[0], [1]], limits)
     assert (first.status, second.status) == ("ok", "timeout")
     assert "processor" in second.detail and time.monotonic() - started < 15
+
+
+def test_processor_time_starts_anew_with_each_call(sandboxes, limits):
+    code = "import time\ndef f(x):\n    end = time.process_time() + 0.8\n"
+    code += "    while time.process_time() < end: pass"
+    outcomes = sandboxes["whole"].call(
+        code, "f", [[0]] * 3, replace(limits, wall_seconds=20.0, cpu_seconds=1.0)
+    )
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 3
 
 
 def test_the_order_of_a_set_does_not_change_from_run_to_run(sandboxes, limits):
@@ -182,7 +214,9 @@ def wait_for(condition, seconds=10):
 
 def test_a_sandbox_that_does_not_start_is_a_harness_error(limits, monkeypatch):
     sandbox = ProcessSandbox()
-    monkeypatch.setattr(sandbox, "command", lambda home: [sys.executable, "-c", "raise OSError('no such luck')"])
+    monkeypatch.setattr(
+        sandbox, "command", lambda home: [sys.executable, "-c", "raise OSError('no such luck')"]
+    )
     outcome = sandbox.run("print(1)", "", limits)
     assert outcome.status == "harness_error" and "no such luck" in outcome.detail
     [outcome] = sandbox.call("def f(): return 1", "f", [[]], limits)
@@ -198,6 +232,24 @@ def test_describe_is_found_by_trying(sandboxes):
     assert whole["files_written"] == whole["files_read"] == (whole["landlock"] > 0)
     if "pid" in whole["namespaces"]:
         assert whole["descendants"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
+def test_what_the_system_offers_is_used(sandboxes):
+    mechanisms = sandboxes["whole"].mechanisms()
+    version = ctypes.CDLL(None).syscall(444, None, 0, 1)  # landlock_create_ruleset(…, VERSION)
+    assert mechanisms["landlock"] == max(version, 0)
+    if shutil.which("unshare"):
+        offered = subprocess.run(
+            ["unshare", "--user", "--pid", "--net", "--fork", "true"], capture_output=True
+        )
+        assert ("user" in mechanisms["namespaces"]) == (offered.returncode == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's capabilities")
+def test_root_has_given_up_its_powers(sandbox, limits):
+    outcome = sandbox.run("import os\nopen('x', 'w').close()\nos.chmod('x', 0)\nopen('x')", "", limits)
+    assert outcome.detail.startswith("PermissionError")
 
 
 def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
@@ -223,10 +275,32 @@ def test_remove_tree(tmp_path):
     assert not top.exists() and (tmp_path / "kept").exists()
 
 
+def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path):
+    """As on macOS: a child that may take all the address space it wants."""
+    line = 'return lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)'
+    child = Path(CHILD).read_text()
+    assert line in child
+    sandbox = ProcessSandbox()
+    sandbox._child = str(tmp_path / "child.py")
+    Path(sandbox._child).write_text(child.replace(line, "return False"))
+    code = "import time\nx = b'x' * (%d << 20)\ntime.sleep(60)\n"
+    assert sandbox.run(code % 400, "", limits).status == "memory"
+    assert sandbox.run((code % 100).replace("60", "0.5"), "", limits).status == "ok"
+
+
+def test_the_profile_of_macos_quotes_paths():
+    *_, profile = sandbox_exec('/a "b"/python', ["/lib"], "/home\\")
+    assert '(literal "/a \\"b\\"/python")' in profile and '(subpath "/home\\\\")' in profile
+    assert "(deny network*)" in profile
+
+
 @pytest.mark.mac
+@pytest.mark.skipif(sys.platform != "darwin", reason="sandbox-exec is macOS's")
 def test_sandbox_exec_holds(limits):
     found = ProcessSandbox().describe()
-    assert all(found[key] for key in ("works", "time", "memory", "output", "files_written", "files_read", "network"))
+    assert all(
+        found[key] for key in ("works", "time", "memory", "output", "files_written", "files_read", "network")
+    )
 
 
 def test_limits_are_frozen(limits):
