@@ -51,8 +51,8 @@ def train(
 
     `model` is a bare mlx-lm model; it comes back in evaluation mode with the trained adapter attached. `rows`
     are described in batches.py. `settings` has rank, scale, dropout, keys, num_layers, seed (lora.py),
-    learning_rate, warmup_fraction, final_fraction (schedule.py), betas, weight_decay, clip_norm (global), epochs,
-    rows_per_step, rows_per_micro_batch, max_length (batches.py) and checkpoint_every_steps.
+    learning_rate, warmup_fraction, final_fraction (schedule.py), betas, weight_decay, clip_norm (global),
+    epochs, rows_per_step, rows_per_micro_batch, max_length (batches.py) and checkpoint_every_steps.
     `fingerprint` must change with anything that changes the result: settings, rows, model.
     `on_progress` is called after each step with step (from 1), total_steps, loss, completion_tokens,
     learning_rate and gradient_norm (before clipping).

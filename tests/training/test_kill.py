@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_ssd.training.atomic import atomic_directory
 from mlx_ssd.training.loop import train
 
 from .tiny import Settings, make_rows, tiny_model
@@ -80,8 +81,31 @@ def lifetime(operations):
         budget = None
 
 
-def test_death_before_each_file_operation(tmp_path):
-    """Each opening, renaming or removing of a file is the last one once: saving, rotating, the adapter."""
+def test_a_folder_is_whole_or_absent_after_death_before_each_file_operation(tmp_path):
+    old, new = {Path("a"): b"old", Path("b"): b"old"}, {Path("a"): b"new", Path("b"): b"new"}
+
+    def write(text):
+        with atomic_directory(tmp_path / "folder") as partial:
+            for name in "ab":
+                (partial / name).write_text(text)
+
+    seen, operations, died = [], 0, True
+    while died:
+        write("old")
+        try:
+            with lifetime(operations):
+                write("new")
+            died = False
+        except Died:
+            operations += 1
+        seen.append(snapshot(tmp_path / "folder"))
+    assert operations > 10
+    assert seen[0] == old and {} in seen and seen[-1] == new
+    assert all(state in (old, {}, new) for state in seen)
+
+
+def test_death_before_every_other_file_operation(tmp_path):
+    """Opening, renaming or removing a file may be the last thing done, in saving, rotating, the adapter."""
     settings, rows = Settings(epochs=1, rows_per_step=1, checkpoint_every_steps=1), make_rows(3)
 
     def run(directory):
@@ -93,7 +117,7 @@ def test_death_before_each_file_operation(tmp_path):
     while True:
         directory = tmp_path / str(deaths)
         try:
-            with lifetime(deaths):
+            with lifetime(2 * deaths):
                 run(directory)
             break
         except Died:
@@ -102,14 +126,14 @@ def test_death_before_each_file_operation(tmp_path):
             resumed += result.resumed_from > 0
             assert result.warnings == (), "a checkpoint was found half written"
             assert snapshot(directory) == whole
-    assert deaths > 50 and resumed > 30
+    assert deaths > 25 and resumed > 15
 
 
 def test_death_while_a_damaged_checkpoint_is_replaced(tmp_path):
     settings, rows = Settings(epochs=1, rows_per_step=1, checkpoint_every_steps=1), make_rows(3)
     train(tiny_model(), rows, settings, tmp_path, "f")
     whole = snapshot(tmp_path)
-    for operations in range(5, 60, 3):
+    for operations in range(5, 60, 5):
         (tmp_path / "checkpoints" / "step-00000003" / "state.json").write_text("torn")
         try:
             with lifetime(operations):

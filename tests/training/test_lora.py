@@ -55,6 +55,14 @@ def test_gradients_are_the_adapters_alone():
     }
 
 
+def test_scale_multiplies_the_product_as_it_is():
+    model = tiny_model()
+    attach_lora(model, Settings(scale=3.0))
+    randomize(model)
+    layer, x = model.layers[0].mlp.up_proj, mx.random.normal((5, CONFIG["hidden_size"]))
+    assert mx.allclose(layer(x), layer.linear(x) + 3.0 * (x @ layer.lora_a @ layer.lora_b), atol=1e-5)
+
+
 def test_init_is_a_function_of_the_seed():
     def drawn(seed, before):
         model = tiny_model()
@@ -79,6 +87,8 @@ def test_mlx_lm_loads_the_written_adapter(tmp_path, bits, changes):
 
     loaded = load_adapters(tiny_model(bits=bits), str(tmp_path / "adapter"))
     assert mx.array_equal(loaded(PROBE), model(PROBE))
+    adapted = {name for name, _ in tree_flatten(loaded.parameters()) if ".lora_" in name}
+    assert adapted == set(adapter_weights(model))
     assert not mx.allclose(loaded(PROBE), tiny_model(bits=bits)(PROBE), atol=0.1)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "adapter",
