@@ -9,11 +9,11 @@ import sys
 
 import mlx.core as mx
 import numpy as np
+
+from mlx_ssd import assets, models
 from mlx_ssd.decoding.divergence import boundary_distance
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
-
-from mlx_ssd import assets, models
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Model, ProblemSource, Prompt

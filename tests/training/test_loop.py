@@ -9,8 +9,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 import mlx_ssd.training.loop as loop
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.training.batches import pad_rows
-from mlx_ssd.training.lora import adapter_weights, attach_lora
 from mlx_ssd.training.loop import train
+from mlx_ssd.training.lora import adapter_weights, attach_lora
 from mlx_ssd.training.loss import step_gradient
 
 from .tiny import Settings, make_rows, tiny_model
