@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from mlx_ssd import statistics
 from mlx_ssd.recipe import Evaluation
 from mlx_ssd.records import Comparison, Generation, Grade, Interval, Problem, Score
@@ -23,10 +25,10 @@ def passed(problems: Sequence[Problem], grades: Sequence[Grade]) -> list[tuple[i
     return [(samples[p.id], passes[p.id]) for p in problems]
 
 
-def pass_at(counts: Sequence[tuple[int, int]], k: int) -> list[float] | None:
+def pass_at(counts: Sequence[tuple[int, int]], k: int) -> np.ndarray | None:
     """pass@k of each problem; None where some problem has fewer than k samples."""
-    values = [statistics.pass_at_k(n, c, k) for n, c in counts]
-    return None if any(value is None for value in values) else values
+    samples, passes = np.array(counts, dtype=np.int64).reshape(-1, 2).T
+    return statistics.pass_at_k_per_problem(samples, passes, k)
 
 
 def score(
@@ -52,7 +54,7 @@ def score(
         for name, subset in of_difficulty.items():
             values = pass_at(subset, k)
             if values is not None:
-                by_difficulty[name][k] = sum(values) / len(values)
+                by_difficulty[name][k] = float(values.mean())
     verdicts = Counter(grade.verdict for grade in grades)
     return Score(
         arm=arm,

@@ -28,7 +28,8 @@ R = TypeVar("R", bound=Record)
 FLUSH_SECONDS = 1.0
 
 
-def fsync_directory(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,15 +46,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield beside
-        descriptor = os.open(beside, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync(beside)
         os.replace(beside, path)
-        fsync_directory(path.parent)
+        fsync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target` to write files into; on leaving, it takes `target`'s place.
+
+    Nothing is cleaned up when the body fails: a kill could not do so either, and the next call does.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    retired = target.with_name(f".{target.name}.retired")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for file in sorted(partial.iterdir()):
+        fsync(file)
+    fsync(partial)
+    if target.exists():
+        # A folder cannot be renamed over a full one; in between there is none, but never half of one.
+        os.rename(target, retired)
+    os.rename(partial, target)
+    fsync(target.parent)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -108,7 +128,7 @@ class Journal(Generic[R]):
             if size:
                 file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
             else:
-                fsync_directory(self.path.parent)
+                fsync(self.path.parent)
             appender = Appender(file)
             try:
                 yield appender

@@ -58,6 +58,8 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.scoring import compare, score
 
     problems = read_problems(recipe.problems.test, "test")
+    if len(problems) < 2:
+        raise BadInput("one test problem gives no interval; evaluate needs at least two")
     for problem in problems:
         if not problem.tests:
             raise BadInput(f"problem {problem.id!r} of the test problems has no tests; it cannot be graded")

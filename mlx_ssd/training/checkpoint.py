@@ -17,7 +17,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.training.atomic import atomic_directory, write_arrays
+from mlx_ssd.storage import atomic_directory
+from mlx_ssd.training.arrays import write_arrays
 
 KEPT = 2
 

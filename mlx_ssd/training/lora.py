@@ -15,7 +15,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.training.atomic import atomic_directory, write_arrays
+from mlx_ssd.storage import atomic_directory
+from mlx_ssd.training.arrays import write_arrays
 
 WEIGHTS = "adapters.safetensors"  # both names are mlx-lm's
 CONFIG = "adapter_config.json"

@@ -87,7 +87,7 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_old_ones(directory, monkeypatc
         def __exit__(self, *_):
             self.file.close()
 
-    monkeypatch.setattr("mlx_ssd.training.atomic.open", FullDisk, raising=False)
+    monkeypatch.setattr("mlx_ssd.training.arrays.open", FullDisk, raising=False)
     with pytest.raises(OSError, match="No space left"):
         save(directory, checkpoint(8), "recipe-a")
     monkeypatch.undo()

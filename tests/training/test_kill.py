@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_ssd.training.atomic import atomic_directory
+from mlx_ssd.storage import atomic_directory
 from mlx_ssd.training.loop import train
 
 from .tiny import Settings, make_rows, tiny_model
