@@ -72,7 +72,15 @@ def stage_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
         preloaded.insert(0, str(library))
     if preloaded:
         environment["LD_PRELOAD"] = ":".join(preloaded)
+    # Transformers serves for tokenizers alone; that PyTorch is missing is no news.
+    environment.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     return environment
+
+
+def keep_awake() -> None:
+    """Keep a Mac from sleeping until this process ends, however it ends; elsewhere nothing."""
+    if sys.platform == "darwin":
+        subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())])
 
 
 def slow_blas_hint() -> str | None:

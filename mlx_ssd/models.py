@@ -50,7 +50,7 @@ def _from_hub(name: str, revision: str | None) -> ModelSource:
     try:
         path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise BadInput(
             f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "
             "check the name, the network, or `hf auth login` for a gated model"

@@ -55,6 +55,7 @@ def run(
         raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
     models.locate(recipe.model)  # refuse a missing model before a directory is made
     files.directory.mkdir(parents=True, exist_ok=True)
+    machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
         for name in only:

@@ -52,9 +52,7 @@ def mean_pass_at_k(n: np.ndarray, c: np.ndarray, k: int) -> float | None:
     return None if values is None or not len(values) else float(values.mean())
 
 
-def bootstrap_mean(
-    values: np.ndarray, resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> Interval | None:
+def bootstrap_mean(values: np.ndarray, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval | None:
     """Mean of values [problems] with its percentile interval.
 
     Problems are drawn with replacement, as many as there are, `resamples` times; low and high are the
@@ -89,7 +87,5 @@ def paired_bootstrap(
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise BadInput(
-            f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}"
-        )
+        raise BadInput(f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}")
     return bootstrap_mean(b - a, resamples, seed, level)

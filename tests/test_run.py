@@ -151,6 +151,11 @@ class TestBadInput:
         fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "gone")], 2, "no folder", "gone")
         assert not (tmp_path / "r").exists()
 
+    def test_model_that_the_hub_does_not_give(self, tmp_path):
+        env = faults.environment() | {"HF_HUB_OFFLINE": "1"}
+        fails(["run", "--out", str(tmp_path / "r"), "--model", "some/absent"], 2, "some/absent", "the network", env=env)
+        assert not (tmp_path / "r").exists()
+
     def test_incomplete_model(self, tmp_path):
         (tmp_path / "model").mkdir()
         fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "model")], 2, "has no config.json")
