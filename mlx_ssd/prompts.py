@@ -10,7 +10,7 @@ from mlx_ssd.storage import hash_json
 
 
 def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
-    """Token ids of a single-turn prompt up to where the model's answer begins.
+    """`tokenizer` as models.load gives it. Token ids of a single-turn prompt up to where the model's answer begins.
 
     `chat` goes through the model's own template; `raw` is the text alone, as the released script
     of the paper sends it.

@@ -10,7 +10,7 @@ from mlx_ssd.recipe import SYSTEM_MESSAGE, Model, Prompt
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.load_tokenizer(models.locate(Model()))
+    return models.load(models.locate(Model()))[1]
 
 
 def test_chat_is_the_models_template_with_the_system_message(tokenizer):
@@ -27,11 +27,15 @@ def test_without_system_message_and_raw(tokenizer):
     assert tokenizer.decode(render(tokenizer, "Hello", Prompt(format="raw"))) == "Hello"
 
 
-def test_both_tokenizer_classes_render_the_same(tokenizer):
-    _, wrapped = models.load(models.locate(Model()))
-    for prompt in (Prompt(), Prompt(enable_thinking=True), Prompt(format="raw")):
-        assert render(wrapped, "x + y", prompt) == render(tokenizer, "x + y", prompt)
-        assert template_hash(wrapped, prompt) == template_hash(tokenizer, prompt)
+def test_transformers_own_tokenizer_renders_the_same(tokenizer):
+    plain = models.load_tokenizer(models.locate(Model()))
+    messages = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": "x + y"}]
+    for thinking in (False, True):
+        expected = plain.apply_chat_template(
+            messages, add_generation_prompt=True, enable_thinking=thinking, return_dict=False
+        )
+        assert render(tokenizer, "x + y", Prompt(enable_thinking=thinking)) == expected
+        assert template_hash(tokenizer, Prompt()) == template_hash(plain, Prompt())
 
 
 def test_hash_sees_template_and_settings(tokenizer):
