@@ -77,9 +77,9 @@ def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
 def run_command(
     recipe: str, out: Path | None, dry_run: bool, overrides: tuple[str, ...], model: str | None, redo: bool
 ) -> None:
-    """Run every stage of RECIPE (a name or a YAML file; default: quickstart).
+    """Run every stage of a recipe; go on where it stopped.
 
-    What is done is skipped, what was interrupted goes on.
+    RECIPE is a name or a YAML file; default: quickstart. What is done is skipped, what was interrupted goes on.
     """
     from mlx_ssd import machine, pipeline
     from mlx_ssd.recipe import Recipe
@@ -147,7 +147,9 @@ def show_recipe(name: str) -> None:
 @click.argument("prompt")
 @click.option("--sample", "sample_index", default=0, show_default=True, help="Another number, another draw.")
 def try_command(run_dir: Path, prompt: str, sample_index: int) -> None:
-    """Ask base and student of RUN the same PROMPT; the answers appear side by side."""
+    """Let base and student answer side by side.
+
+    RUN is a run directory with a trained adapter; \\n in PROMPT is a new line."""
     import os
     import subprocess
     import sys
