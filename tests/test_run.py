@@ -220,6 +220,11 @@ class TestBadInput:
         extra = ["--set", f"problems.test={{source: jsonl, path: {path}}}", "--redo"]
         fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "'untested'", "has no tests")
 
+    def test_single_test_problem(self, finished_run, tmp_path):
+        files = copy_of(finished_run, tmp_path)
+        extra = ["--set", "problems.test.limit=1", "--redo"]
+        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "one test problem gives no interval")
+
     def test_out_is_a_file(self, tmp_path):
         (tmp_path / "r").write_text("")
         fails(["run", "--out", str(tmp_path / "r")], 2, "is a file")

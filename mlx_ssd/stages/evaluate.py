@@ -58,11 +58,11 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.scoring import compare, score
 
     problems = read_problems(recipe.problems.test, "test")
-    if len(problems) < 2:
-        raise BadInput("one test problem gives no interval; evaluate needs at least two")
     for problem in problems:
         if not problem.tests:
             raise BadInput(f"problem {problem.id!r} of the test problems has no tests; it cannot be graded")
+    if len(problems) < 2:
+        raise BadInput("one test problem gives no interval; evaluate needs at least two")
     policy = DecodingPolicy(**recipe.evaluate.decoding.model_dump())
     where = (suite_name(recipe), policy.name())
     measured = {arm: _generate(recipe, files, arm, where, problems, policy) for arm in ARMS}

@@ -190,7 +190,8 @@ def test_hostile(name, sandbox, limits, outside):
         assert verdict.verdict in ("wrong", "error", "timeout", "memory"), verdict
         assert verdict.failed_test == 0
         loads = 2 if "args" in tests[0] else 1
-        assert time.monotonic() - started < loads * limits.wall_seconds + start_up + 1.0
+        # On an idle machine a second is enough; other work, and the disk that a program fills, are slower.
+        assert time.monotonic() - started < loads * limits.wall_seconds + start_up + 3.0
 
 
 @pytest.mark.parametrize(
