@@ -58,6 +58,7 @@ def run(
     machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
+        _refuse_other_history(recipe, files, manifest, only)
         for name in only:
             plan = plan_stage(name, recipe, files, manifest)
             if plan.action == "done":
@@ -136,6 +137,20 @@ def _changed_setting(before: Any, now: Any, path: str = "") -> str:
             if before.get(key) != now.get(key):
                 return _changed_setting(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return f"{path} = {before!r}, now it is {now!r}"
+
+
+def _refuse_other_history(recipe: Recipe, files: RunFiles, manifest: dict, only: Sequence[str]) -> None:
+    """A single stage must not be run under a recipe that its forerunners were not made with:
+    recipe.yaml, and the report, would say of them what is not so."""
+    for name in stages.NAMES[: stages.NAMES.index(only[0])]:
+        entry = manifest["stages"].get(name)
+        now = stages.get(name).settings(recipe)
+        if entry and entry["made_of"]["settings"] != now:
+            difference = _changed_setting(entry["made_of"]["settings"], now)
+            raise BadInput(
+                f"{files.directory}: {name} was made with {difference}; "
+                f"choose another --out, or run from {name} on with --redo"
+            )
 
 
 def _read_manifest(files: RunFiles) -> dict:

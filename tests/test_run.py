@@ -69,6 +69,18 @@ def test_changed_setting_is_refused_and_named(finished_run):
     fails(arguments, 2, "sample.decoding.temperature = 1.6, now it is 1.2", "--redo")
 
 
+def test_single_stage_under_another_history_is_refused(finished_run):
+    before = (finished_run / "recipe.yaml").read_text()
+    arguments = ["evaluate", str(finished_run), "--set", "train.rank=4", "--redo"]
+    fails(arguments, 2, "train was made with train.rank = 16, now it is 4")
+    assert (finished_run / "recipe.yaml").read_text() == before
+
+
+def test_stage_of_a_run_directory_takes_its_recipe_from_there(finished_run):
+    process = faults.run("train", str(finished_run))
+    assert process.returncode == 0 and process.stderr == ""
+
+
 def test_settings_that_change_only_the_speed_are_free(finished_run):
     process = faults.run("run", "quickstart", "--out", str(finished_run), *SMALL, "--set", "evaluate.workers=1")
     assert process.returncode == 0, process.stderr
@@ -182,6 +194,11 @@ class TestBadInput:
         lines = files.samples.read_text().splitlines()
         files.samples.write_text("\n".join([lines[0], lines[1][:50], *lines[2:]]) + "\n")
         fails(["sample", str(files.directory), *SMALL], 2, "samples.jsonl, line 2")
+
+    def test_journal_of_another_policy(self, finished_run, tmp_path):
+        files = copy_of(finished_run, tmp_path)
+        files.samples.write_text(files.samples.read_text().replace("t1.6-k20", "t1.5-k20"))
+        fails(["sample", str(files.directory), *SMALL], 2, "another policy", "t1.5-k20-p0.8")
 
     def test_damaged_manifest(self, finished_run, tmp_path):
         files = copy_of(finished_run, tmp_path)

@@ -38,17 +38,25 @@ def collect(
     """Draw every (problem, sample) that the journal at `path` does not hold yet.
 
     Returns what this process did: completions, tokens, seconds. Raises BadInput when a prompt
-    leaves no room in the model's context.
+    leaves no room in the model's context, or the journal was drawn in another way.
     """
     limit = context_length(model)
     journal = Journal(path, kind)
-    done = {record.key for record in journal.read()}
     common = {
         "policy": policy.name(),
         "stream": stream,
         "model": revision,
         "template": template_hash(tokenizer, prompt),
     }
+    done = set()
+    for record in journal.read():
+        for name, value in common.items():
+            if getattr(record, name) != value:
+                raise BadInput(
+                    f"{path} holds completions of another {name} ({getattr(record, name)}, now {value}); "
+                    "move that file away, or choose another --out"
+                )
+        done.add(record.key)
     requests = []
     for problem in problems:
         missing = [i for i in range(samples_per_problem) if (problem.id, i) not in done]
