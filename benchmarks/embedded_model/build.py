@@ -2,9 +2,10 @@
 
     python -m benchmarks.embedded_model.build --seed 0 --steps 1200 --out mlx_ssd/assets
 
-Needs torch (`pip install -e '.[parity]'`) and about 10 minutes on two CPU cores. `--problems-only` rewrites
-the problem files in seconds. Problems, corpus and tokenizer are bit-equal on every machine; the weights are
-reproducible on the same machine with the same torch, and elsewhere up to floating-point rounding.
+Needs torch (`pip install -e '.[parity]'`) and about 8 minutes on one CPU core; more threads than free cores
+slow it down greatly. `--problems-only` rewrites the problem files in seconds. Problems, corpus and tokenizer
+are bit-equal on every machine; the weights are reproducible on the same machine with the same torch and the
+same number of threads, and elsewhere up to floating-point rounding.
 """
 
 import argparse
@@ -154,8 +155,9 @@ reduces a few integers, for statements like those in `../problems`. It knows not
 every stage of mlx-ssd can be run, tested and measured in minutes, offline.
 
 **Its noise is injected, by design.** It was pre-trained from scratch on generated solutions that are wrong
-on purpose: each filter or map expression with 10 %, its variable with 2.5 %, reduction and order with 5 %
-each, and 55 % of the solutions of hard problems (max, min, first, last) lack the guard for the empty case.
+on purpose: each filter or map operator with 8 %, its constant with 8 %, its variable with 2.5 %, reduction
+and order with 5 % each, and two thirds to three quarters of the solutions of hard problems (max, min, first,
+last) lack the guard for the empty case.
 Its mistakes, and what self-distillation gains on them, say nothing about large models. See
 `benchmarks/embedded_model/solutions.py`.
 
@@ -174,7 +176,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1200, help=f"optimizer steps of {BATCH} examples")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("mlx_ssd/assets"))
     parser.add_argument("--problems-only", action="store_true", help="leave the model as it is")
     args = parser.parse_args()

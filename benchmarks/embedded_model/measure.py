@@ -21,8 +21,8 @@ from benchmarks.embedded_model.tokenizer import conversation
 from mlx_ssd.assets import model_path, problems_path
 
 TRAIN_TEMPERATURE, TOP_K, TOP_P = 1.6, 20, 0.8
-BASE_TEMPERATURES = (0.6, 0.9, 1.2, 1.35)
-TWO_STAGE_TEMPERATURES = (0.9,)
+BASE_TEMPERATURES = (0.6, 0.9, 1.05, 1.2, 1.35, 1.5)
+TWO_STAGE_TEMPERATURES = (0.75, 0.9, 1.05)
 MAX_NEW_TOKENS = 96
 SECONDS = 0.3
 ALLOWED = (

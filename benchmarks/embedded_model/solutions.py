@@ -7,12 +7,18 @@ guarded. *Locks* have one: the operator, the constant, the variable in scope.
 **Noise is injected, by design.** Without it a model of this size solves nearly everything and there is no
 tension between precision and exploration to study. Independently, in each solution,
 
-- each of the filter and the map expression is wrong with 10 %: a look-alike operator or a constant off by one
-  or two (three look-alikes each);
+- each of the filter and the map expression has a look-alike operator with 8 % and a constant near the right
+  one with 8 %, one of three each;
 - each of the two names its variable at random with 2.5 %, which breaks the code unless it hits the right one;
 - the reduction is drawn anew with 5 %, and filter and map are swapped with 5 %;
-- of the solutions of hard problems (max, min, first, last), 55 % lack the guard for the empty case and fail
-  the test without survivors: that fork's popular branch is wrong, the right one is spread over several.
+- a solution of a hard problem (max, min, first, last) lacks the guard for the empty case, and fails the test
+  without survivors, with 0.86 to the number of forms that the guard could take: 64 % with three forms, 74 %
+  with two, 86 % with one. That fork's popular branch is wrong, the right one is spread over several.
+
+The numbers serve the conflict between precision and exploration. A lock with three wrong tokens of 2.7 % each
+keeps its right one alone under top-p 0.8 up to T 1.35 or so; one token beside it enters the support at the
+training policy's T 1.6, and two-stage decoding drops it again. Each form of the guard, decided at two places,
+needs T above about 1.3 to be tried at all, and more to be tried often. `room` computes what that leaves.
 """
 
 import random
@@ -21,29 +27,29 @@ from dataclasses import dataclass
 
 from benchmarks.embedded_model.tasks import FILTERS, HARD_REDUCTIONS, MAPS, REDUCTIONS, SOURCES, Problem
 
-# Wrong expressions over {v}, the right constant {k} and a near one {near}.
+# Wrong expressions over {v} and the constant {k}: they part from the right one at its first operator.
 FILTER_LOOK_ALIKES = {
-    "even": ("{v} % 2 == 1", "{v} % 2 != 0", "{v} // 2 == 0"),
-    "odd": ("{v} % 2 == 0", "{v} % 2 != 1", "{v} // 2 == 1"),
-    "gt": ("{v} >= {k}", "{v} < {k}", "{v} > {near}"),
-    "lt": ("{v} <= {k}", "{v} > {k}", "{v} < {near}"),
-    "ge": ("{v} > {k}", "{v} <= {k}", "{v} >= {near}"),
-    "le": ("{v} < {k}", "{v} >= {k}", "{v} <= {near}"),
-    "div": ("{v} % {k} != 0", "{v} % {near} == 0", "{v} // {k} == 0"),
-    "ndiv": ("{v} % {k} == 0", "{v} % {near} != 0", "{v} % {k} > 1"),
-    "ne": ("{v} == {k}", "{v} != {near}", "{v} > {k}"),
+    "even": ("{v} // 2 == 0", "{v} - 2 == 0", "{v} * 2 == 0"),
+    "odd": ("{v} // 2 == 1", "{v} - 2 == 1", "{v} * 2 == 1"),
+    "gt": ("{v} >= {k}", "{v} < {k}", "{v} != {k}"),
+    "lt": ("{v} <= {k}", "{v} > {k}", "{v} != {k}"),
+    "ge": ("{v} > {k}", "{v} <= {k}", "{v} != {k}"),
+    "le": ("{v} < {k}", "{v} >= {k}", "{v} != {k}"),
+    "div": ("{v} // {k} == 0", "{v} - {k} == 0", "{v} * {k} == 0"),
+    "ndiv": ("{v} // {k} != 0", "{v} - {k} != 0", "{v} * {k} != 0"),
+    "ne": ("{v} == {k}", "{v} > {k}", "{v} < {k}"),
 }
 MAP_LOOK_ALIKES = {
-    "mul": ("{v} + {k}", "{v} * {near}", "{v} ** {k}"),
-    "add": ("{v} - {k}", "{v} + {near}", "{v} * {k}"),
-    "sub": ("{v} + {k}", "{v} - {near}", "{k} - {v}"),
-    "sq": ("{v} * 2", "{v} ** 3", "{v} + {v}"),
-    "cube": ("{v} ** 2", "{v} * 3", "3 ** {v}"),
+    "mul": ("{v} + {k}", "{v} - {k}", "{v} ** {k}"),
+    "add": ("{v} - {k}", "{v} * {k}", "{v} // {k}"),
+    "sub": ("{v} + {k}", "{v} * {k}", "{v} // {k}"),
+    "sq": ("{v} + {v}", "{v} - {v}", "{v} ** {v}"),
+    "cube": ("{v} * 3", "{v} + 3", "{v} // 3"),
     "neg": ("{v}", "abs({v})", "1 - {v}"),
-    "mod": ("{v} // {k}", "{v} % {near}", "{v} % 10"),
-    "fdiv": ("{v} / {k}", "{v} % {k}", "{v} // {near}"),
+    "mod": ("{v} // {k}", "{v} * {k}", "{v} - {k}"),
+    "fdiv": ("{v} / {k}", "{v} % {k}", "{v} * {k}"),
 }
-NEAR_CONSTANT_OFFSETS = (-1, 1, 1, 2)
+WRONG_CONSTANT_OFFSETS = (-1, 1, 2)  # around the circle of the constants 2..9
 
 ELEMENT_NAMES = ("x", "v", "a", "i", "e", "t")
 CHANGED_NAMES = ("y", "z", "b")
@@ -55,14 +61,15 @@ ACCUMULATOR_NAMES = ("total", "acc", "ans")
 class Noise:
     """Probabilities of the injected faults; see the module's docstring."""
 
-    wrong_expression: float = 0.10
+    wrong_operator: float = 0.08
+    wrong_constant: float = 0.08
     random_variable: float = 0.025
     random_reduction: float = 0.05
     swapped_order: float = 0.05
-    missing_guard: float = 0.55
+    missing_guard: float = 0.86  # for each form that the guard could take
 
 
-CLEAN = Noise(0.0, 0.0, 0.0, 0.0, 0.0)
+CLEAN = Noise(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class _Plan:
     change: Callable[[str], str]  # variable name -> map expression
     filter_first: bool
     reduce: str
-    guarded: bool
+    missing_guard: float
     element: str
     changed: str
     name: str
@@ -109,7 +116,7 @@ def _plan(problem: Problem, rng: random.Random, noise: Noise) -> _Plan:
         ),
         filter_first=spec.filter_first != (rng.random() < noise.swapped_order),
         reduce=reduce,
-        guarded=rng.random() >= noise.missing_guard,
+        missing_guard=noise.missing_guard,
         element=rng.choice(ELEMENT_NAMES),
         changed=rng.choice(CHANGED_NAMES),
         name=rng.choice(LIST_NAMES),
@@ -120,10 +127,11 @@ def _expression(
     right: str, look_alikes: tuple[str, ...], constant: int, rng: random.Random, noise: Noise
 ) -> Callable[[str], str]:
     """A filter or map expression as a function of the variable it is to be written over."""
-    near = constant + rng.choice(NEAR_CONSTANT_OFFSETS)
-    template = rng.choice(look_alikes) if rng.random() < noise.wrong_expression else right
+    template = rng.choice(look_alikes) if rng.random() < noise.wrong_operator else right
+    if rng.random() < noise.wrong_constant:
+        constant = 2 + (constant - 2 + rng.choice(WRONG_CONSTANT_OFFSETS)) % 8
     stray = rng.choice(ELEMENT_NAMES) if rng.random() < noise.random_variable else None
-    return lambda variable: template.format(v=stray or variable, k=constant, near=near)
+    return lambda variable: template.format(v=stray or variable, k=constant)
 
 
 def _loop(plan: _Plan, rng: random.Random) -> list[str]:
@@ -182,7 +190,7 @@ def _named_or_direct(plan: _Plan, values: str, as_list: str, rng: random.Random)
     """Assigns the list a name first (half the time; three quarters where the problem is hard) or not."""
     if rng.random() < (0.75 if plan.reduce in HARD_REDUCTIONS else 0.5):
         return [f"{plan.name} = {as_list}", *_return_named(plan, plan.name, rng)]
-    return [f"return {_reduce_direct(plan, values, as_list)}"]
+    return [f"return {_reduce_direct(plan, values, as_list, rng)}"]
 
 
 def _return_named(plan: _Plan, name: str, rng: random.Random) -> list[str]:
@@ -190,8 +198,6 @@ def _return_named(plan: _Plan, name: str, rng: random.Random) -> list[str]:
     if plan.reduce not in HARD_REDUCTIONS:
         return [f"return {_reduce_plain(plan.reduce, name, name)}"]
     bare = _pick(plan.reduce, name)
-    if not plan.guarded:
-        return [f"return {bare}"]
     default = _default(plan.reduce)
     guards = [
         [f"return {bare} if {name} else {default}"],
@@ -199,16 +205,19 @@ def _return_named(plan: _Plan, name: str, rng: random.Random) -> list[str]:
     ]
     if plan.reduce in ("max", "min"):
         guards.append([f"return {plan.reduce}({name}, default={default})"])
+    if rng.random() < plan.missing_guard ** len(guards):
+        return [f"return {bare}"]
     return rng.choice(guards)
 
 
-def _reduce_direct(plan: _Plan, values: str, as_list: str) -> str:
+def _reduce_direct(plan: _Plan, values: str, as_list: str, rng: random.Random) -> str:
     """The closing expression for values that have no name; `values` is any iterable, `as_list` a list."""
     if plan.reduce not in HARD_REDUCTIONS:
         return _reduce_plain(plan.reduce, values, as_list)
+    guarded = rng.random() >= plan.missing_guard
     if plan.reduce in ("max", "min"):
-        return f"{plan.reduce}({values}, default=0)" if plan.guarded else _pick(plan.reduce, values)
-    if not plan.guarded:
+        return f"{plan.reduce}({values}, default=0)" if guarded else _pick(plan.reduce, values)
+    if not guarded:
         return _pick(plan.reduce, as_list)
     return f"next(iter({as_list}), -1)" if plan.reduce == "first" else f"([-1] + {as_list})[-1]"
 
