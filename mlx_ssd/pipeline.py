@@ -7,6 +7,7 @@ fingerprint was made of, so that a difference can be named.
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -116,9 +117,14 @@ def _made_of(name: str, recipe: Recipe, files: RunFiles) -> dict[str, Any]:
     stage = stages.get(name)
     return {
         "version": stage.VERSION,
-        "settings": stage.settings(recipe),
+        "settings": _settings(name, recipe),
         "inputs": stage.inputs(recipe, files),
     }
+
+
+def _settings(name: str, recipe: Recipe) -> dict[str, Any]:
+    """As the manifest holds them: JSON knows lists, no tuples."""
+    return json.loads(json.dumps(stages.get(name).settings(recipe)))
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -144,7 +150,7 @@ def _refuse_other_history(recipe: Recipe, files: RunFiles, manifest: dict, only:
     recipe.yaml, and the report, would say of them what is not so."""
     for name in stages.NAMES[: stages.NAMES.index(only[0])]:
         entry = manifest["stages"].get(name)
-        now = stages.get(name).settings(recipe)
+        now = _settings(name, recipe)
         if entry and entry["made_of"]["settings"] != now:
             difference = _changed_setting(entry["made_of"]["settings"], now)
             raise BadInput(
