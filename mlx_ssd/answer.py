@@ -17,6 +17,7 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.storage import explain_os_error
 
 STREAM = "try"
 
@@ -49,6 +50,11 @@ def main(run_dir: str, prompt: str, sample_index: str) -> int:
     except SsdError as error:
         print(f"mlx-ssd: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"mlx-ssd: {explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     grid = Table(*said, expand=True, show_lines=False)
     grid.add_row(*(Text(text) for text in said.values()))
     Console().print(grid)

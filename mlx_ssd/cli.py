@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class Group(click.Group):
             if str(error):  # empty when the stage has said it already
                 click.echo(f"mlx-ssd: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(0)
         except OSError as error:
             from mlx_ssd.storage import explain_os_error
 
@@ -150,7 +154,6 @@ def try_command(run_dir: Path, prompt: str, sample_index: int) -> None:
     """Let base and student answer side by side.
 
     RUN is a run directory with a trained adapter; \\n in PROMPT is a new line."""
-    import os
     import subprocess
     import sys
 
@@ -160,7 +163,7 @@ def try_command(run_dir: Path, prompt: str, sample_index: int) -> None:
     files = RunFiles(run_dir)
     if not files.adapter.exists():
         raise BadInput(f"{run_dir} has no trained adapter; run `mlx-ssd run --out {run_dir}` first")
-    command = [sys.executable, "-m", "mlx_ssd.answer", str(run_dir), prompt, str(sample_index)]
+    command = [sys.executable, "-P", "-m", "mlx_ssd.answer", str(run_dir), prompt, str(sample_index)]
     code = subprocess.run(command, env=machine.stage_environment() | {"COLUMNS": str(_columns())}).returncode
     if code:
         raise click.exceptions.Exit(code if code > 0 else os.EX_SOFTWARE)

@@ -32,7 +32,7 @@ def locate(model: Model) -> ModelSource:
         path = assets.model_path()
     elif Path(model.path).expanduser().is_dir():
         path = Path(model.path).expanduser()
-    elif model.path.count("/") == 1 and not model.path.startswith((".", "/", "~")):
+    elif is_hub_name(model.path):
         return _from_hub(model.path, model.revision)
     else:
         raise BadInput(f"model.path: no folder {model.path!r}; give a folder, a hub name owner/name, or 'embedded'")
@@ -43,13 +43,18 @@ def locate(model: Model) -> ModelSource:
     return ModelSource(path, hash_json([[file.name, hash_path(file)] for file in parts])[:16])
 
 
+def is_hub_name(path: str) -> bool:
+    """Whether a model's path means OWNER/NAME on the hub; a folder of that name comes first."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).is_dir()
+
+
 def _from_hub(name: str, revision: str | None) -> ModelSource:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise BadInput(
             f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "

@@ -8,6 +8,7 @@ fingerprint was made of, so that a difference can be named.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ class StagePlan:
     difference: str = ""
 
 
+INTERRUPT_SECONDS = 2.0
+
+
 class Interrupted(SsdError):
     exit_code = 130
 
@@ -54,12 +58,14 @@ def run(
     files = run_files(recipe, out)
     if files.directory.exists() and not files.directory.is_dir():
         raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
-    models.locate(recipe.model)  # refuse a missing model before a directory is made
+    for name in only:
+        stages.get(name).check(recipe)
+    recipe = _pinned(recipe, files)
+    _refuse_without_forerunners(recipe, files, only)
     files.directory.mkdir(parents=True, exist_ok=True)
     machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
-        _refuse_other_history(recipe, files, manifest, only)
         for name in only:
             plan = plan_stage(name, recipe, files, manifest)
             if plan.action == "done":
@@ -102,10 +108,12 @@ def plan_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> St
     entry = manifest["stages"].get(name)
     if entry is None:
         return StagePlan(name, "start")
+    outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
+    if not entry["complete"] and not any(path.exists() for path in outputs.values()):
+        return StagePlan(name, "start")  # it was begun, but there is nothing that could be lost
     made_of = _made_of(name, recipe, files)
     if entry["fingerprint"] != hash_json(made_of):
         return StagePlan(name, "changed", _difference(entry["made_of"], made_of))
-    outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
     if entry["complete"] and all(
         path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):
@@ -145,26 +153,50 @@ def _changed_setting(before: Any, now: Any, path: str = "") -> str:
     return f"{path} = {before!r}, now it is {now!r}"
 
 
-def _refuse_other_history(recipe: Recipe, files: RunFiles, manifest: dict, only: Sequence[str]) -> None:
-    """A single stage must not be run under a recipe that its forerunners were not made with:
+def _refuse_without_forerunners(recipe: Recipe, files: RunFiles, only: Sequence[str]) -> None:
+    """A single stage runs on what the stages before it made, whole and under this very recipe: else
     recipe.yaml, and the report, would say of them what is not so."""
-    for name in stages.NAMES[: stages.NAMES.index(only[0])]:
-        entry = manifest["stages"].get(name)
-        now = _settings(name, recipe)
-        if entry and entry["made_of"]["settings"] != now:
-            difference = _changed_setting(entry["made_of"]["settings"], now)
+    before = stages.NAMES[: stages.NAMES.index(only[0])]
+    manifest = _read_manifest(files)
+    for name in before:
+        plan = plan_stage(name, recipe, files, manifest)
+        if plan.action == "changed":
             raise BadInput(
-                f"{files.directory}: {name} was made with {difference}; "
+                f"{files.directory}: {name} was made with {plan.difference}; "
                 f"choose another --out, or run from {name} on with --redo"
             )
+        if plan.action != "done":
+            raise BadInput(f"{files.directory}: {only[0]} needs {name}, which is not complete; run it first")
+
+
+def _pinned(recipe: Recipe, files: RunFiles) -> Recipe:
+    """The recipe with its hub model's commit written in: all stages of a run, and all its resumptions,
+    use one and the same."""
+    if recipe.model.revision or not models.is_hub_name(recipe.model.path):
+        return recipe
+    begun = Recipe.load(files.recipe).model if files.recipe.exists() else None
+    if begun and begun.path == recipe.model.path and begun.revision:
+        revision = begun.revision
+    else:
+        revision = models.locate(recipe.model).revision
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": revision})})
 
 
 def _read_manifest(files: RunFiles) -> dict:
     if not files.manifest.exists():
         return {"v": 1, "stages": {}}
     manifest = read_json(files.manifest)
-    if manifest.get("v") != 1 or "stages" not in manifest:
-        raise BadInput(f"{files.manifest} is not a manifest of this version; choose another --out")
+    try:
+        whole = manifest["v"] == 1 and all(
+            set(entry["made_of"]) == {"version", "settings", "inputs"}
+            and isinstance(entry["fingerprint"], str)
+            and (not entry["complete"] or (isinstance(entry["outputs"], dict) and entry["measured"]["seconds"] >= 0))
+            for entry in manifest["stages"].values()
+        )
+    except (TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{files.manifest} is not a manifest of this version; restore it, or choose another --out")
     return manifest
 
 
@@ -176,7 +208,9 @@ def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict, lock:
     write_json(files.manifest, manifest)
     result = files.directory / f".{name}.result.json"
     remove(result)
-    command = [sys.executable, "-m", "mlx_ssd.stages", name, str(files.directory), "--result", str(result)]
+    # -P: no module of the user's current folder may stand in for one of Python's.
+    command = [sys.executable, "-P", "-m", "mlx_ssd.stages", name, str(files.directory)]
+    command += ["--result", str(result), "--parent", str(os.getpid())]
     _log(files, f"{name}: started")
     code = _supervise(command, lock)
     _log(files, f"{name}: ended with {code}")
@@ -202,16 +236,18 @@ def _supervise(command: list[str], lock: int) -> int:
     """Run a stage and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait.
     The child holds the lock with us: should we alone be killed, nobody else starts before it is gone."""
     process = subprocess.Popen(command, env=machine.stage_environment(), pass_fds=(lock,))
-    interrupted = False
+    interrupted, patience = False, None
     while True:
         try:
-            code = process.wait()
+            code = process.wait(patience)
             break
         except KeyboardInterrupt:
             if interrupted:
                 process.kill()
-            interrupted = True
-            process.send_signal(signal.SIGINT)
+            interrupted, patience = True, INTERRUPT_SECONDS
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it was only starting, or we alone were interrupted
+            patience = None
     return 130 if interrupted or code == -signal.SIGINT else code
 
 

@@ -19,11 +19,18 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput("the model has no chat template; set prompt.format to raw")
+    control = next((t for t in tokenizer.all_special_tokens if t and t in text), None)
+    if control:
+        raise BadInput(f"a problem's text holds the model's control token {control!r} ({text[:40]!r}…); take it out")
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     messages.append({"role": "user", "content": text})
-    return list(
-        tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=prompt.enable_thinking)
-    )
+    try:
+        ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, enable_thinking=prompt.enable_thinking
+        )
+    except Exception as error:  # a template is the model's own program and may raise anything
+        raise BadInput(f"the model's chat template refuses the prompt ({error}); try prompt.system ''") from error
+    return list(ids)
 
 
 def template_hash(tokenizer: Any, prompt: Prompt) -> str:

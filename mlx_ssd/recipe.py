@@ -23,7 +23,7 @@ SYSTEM_MESSAGE = "Solve this in Python, in one fenced code block."
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -56,8 +56,8 @@ class Problems(Section):
 
 
 class Decoding(Section):
-    temperature: float = Field(ge=0)
-    top_k: int = Field(20, ge=0)  # 0: no top-k
+    temperature: float = Field(ge=0, le=100)
+    top_k: int = Field(20, ge=0, le=1_000_000)  # 0: no top-k
     top_p: float = Field(0.8, gt=0, le=1)  # 1: no top-p
     order: Literal["temperature_first", "mlx_lm", "llama_cpp"] = "temperature_first"
 
@@ -137,6 +137,12 @@ class Recipe(Section):
                 f"evaluate.pass_at {max(self.evaluate.pass_at)} needs at least as many samples, "
                 f"but evaluate.samples_per_problem is {self.evaluate.samples_per_problem}"
             )
+        if min(self.evaluate.pass_at) < 1:
+            raise ValueError(f"evaluate.pass_at {min(self.evaluate.pass_at)} means nothing; give numbers from 1")
+        if not all(0 <= beta < 1 for beta in self.train.betas):
+            raise ValueError(f"train.betas {list(self.train.betas)} must each be from 0 to below 1")
+        if not self.train.keys or self.train.num_layers == 0:
+            raise ValueError("train.keys and train.num_layers leave nothing to train; 'all' and -1 train every layer")
         if self.train.rows_per_micro_batch > self.train.rows_per_step:
             raise ValueError(
                 f"train.rows_per_micro_batch ({self.train.rows_per_micro_batch}) is more than "
@@ -151,7 +157,11 @@ class Recipe(Section):
         Raises BadInput with one sentence: the file or --set, the key's path, and how to mend it.
         """
         path = find(name_or_path)
-        return cls.parse(path.read_text(encoding="utf-8"), str(path), overrides)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise BadInput(f"{path} is not a text file in UTF-8") from None
+        return cls.parse(text, str(path), overrides)
 
     @classmethod
     def parse(cls, text: str, where: str, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -226,6 +236,8 @@ def _read_yaml(text: str, where: str, mapping: bool = True) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark and mapping else ""
         raise BadInput(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (ValueError, TypeError) as error:  # a date that is none, a list as a key
+        raise BadInput(f"{where}: not valid YAML: {error}") from None
     if not mapping:
         return value
     if value is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlx_ssd.errors import BadInput
 
@@ -36,6 +36,16 @@ class Problem(Record):
     tests: list[dict[str, Any]] = Field(default_factory=list)
     difficulty: str | None = None
 
+    @model_validator(mode="after")
+    def _tests_of_one_kind(self) -> Problem:
+        functional = all(isinstance(t.get("args"), list) and "expected" in t for t in self.tests)
+        stdin = all(isinstance(t.get("stdin"), str) and isinstance(t.get("stdout"), str) for t in self.tests)
+        if self.tests and not functional and not stdin:
+            raise ValueError('tests must all be {"args": [...], "expected": value} or all {"stdin": "", "stdout": ""}')
+        if self.tests and functional and not self.entry_point:
+            raise ValueError("functional tests need entry_point, the name of the function to call")
+        return self
+
 
 class Completion(Record):
     """What a model answered, as the token ids it really produced, and how it was drawn."""
@@ -46,6 +56,7 @@ class Completion(Record):
     completion_ids: list[int]  # includes the end-of-turn token when the model produced one
     finish_reason: FinishReason
     policy: str  # DecodingPolicy.name()
+    seed: int
     stream: str  # random stream: the uniforms are a function of (seed, stream, problem, sample, position)
     model: str  # revision of the weights, adapter included
     template: str  # hash of the chat template and the prompt settings

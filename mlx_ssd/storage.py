@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid JSON ({error}); delete it or restore it") from None
+        raise BadInput(f"{path} is not valid JSON ({error}); restore it, or choose another --out") from None
 
 
 class Journal(Generic[R]):

@@ -1,9 +1,14 @@
 """A small finished run of the embedded model, made once for all tests that read one."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.stages import get
+from mlx_ssd.storage import remove
 from tests import faults
 
 # Small enough for seconds, large enough that every stage has something to be killed in.
@@ -20,6 +25,17 @@ SMALL = (
     "--set", "evaluate.rows=16",
     "--set", "evaluate.limits.wall_seconds=2",
 )  # fmt: skip
+
+
+def forget(files: RunFiles, *stages: str) -> None:
+    """Take a finished run back to where `stages` have not begun: their outputs, and what the manifest says."""
+    recipe = Recipe.load(files.recipe)
+    manifest = json.loads(files.manifest.read_text())
+    for name in stages:
+        for path in get(name).outputs(recipe, files):
+            remove(path)
+        del manifest["stages"][name]
+    files.manifest.write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ def sample(problem, index=0, finish="stop"):
         completion_ids=[2],
         finish_reason=finish,
         policy="t1",
+        seed=0,
         stream="train/round-1",
         model="m",
         template="t",

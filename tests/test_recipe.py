@@ -70,6 +70,10 @@ def test_key_given_twice():
 def test_contradictions():
     assert "evaluate.samples_per_problem is 2" in refused("evaluate: {samples_per_problem: 2, pass_at: [1, 5]}")
     assert "rows_per_micro_batch" in refused("train: {rows_per_step: 4, rows_per_micro_batch: 8}")
+    assert "leave nothing to train" in refused("train: {keys: []}")
+    assert "pass_at 0" in refused("evaluate: {pass_at: [0]}")
+    assert "betas" in refused("train: {betas: [2, 3]}")
+    assert "temperature" in refused("sample: {decoding: {temperature: .inf}}")
     assert "needs a path" in refused("problems: {train: {source: jsonl}}")
 
 
@@ -92,6 +96,8 @@ def test_override_through_a_leaf_is_refused():
 def test_not_yaml_and_not_a_mapping():
     assert "r.yaml, line" in refused("train: [1,")
     assert "mapping" in refused("- 1")
+    assert "not valid YAML" in refused("name: 2024-99-99")
+    assert "not valid YAML" in refused("? [a]\n: 1")
 
 
 def test_unknown_recipe_names_the_nearest():

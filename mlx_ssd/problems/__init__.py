@@ -25,7 +25,7 @@ def read_problems(source: ProblemSource, role: str) -> list[Problem]:
     if not path.is_file():
         raise BadInput(f"problems.{role}.path: {path} does not exist")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 too
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at U+2028 too
     except UnicodeDecodeError:
         raise BadInput(f"problems.{role}.path: {path} is not a text file in UTF-8") from None
     problems = [

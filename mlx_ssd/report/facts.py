@@ -11,6 +11,7 @@ NOT_MEASURED = (
     "The base at its own best temperature: part of this difference may be had from the base by decoding alone.",
     "Other training and sampling seeds: the intervals cover the choice of problems only.",
 )
+FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
 
 
 def facts(
@@ -49,15 +50,19 @@ def facts(
         },
         "seconds": {name: entry["seconds"] for name, entry in measured.items()},
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
-        "verdict": [sentence(c, k, d) for c in comparisons for k, d in sorted(c.difference.items())],
+        "verdict": [
+            sentence(c, k, d, scores["scores"][0]["problems"])
+            for c in comparisons
+            for k, d in sorted(c.difference.items())
+        ],
         "not_measured": list(NOT_MEASURED),
         "next": f'mlx-ssd try {run_dir} "Given a list of integers xs. Keep those that are even, then '
         f'square each, and return the sum.\n\ndef solve(xs):"'.replace("\n", "\\n"),
     }
 
 
-def sentence(comparison: Comparison, k: int, difference: Interval) -> str:
-    """What one difference allows to be said."""
+def sentence(comparison: Comparison, k: int, difference: Interval, problems: int) -> str:
+    """What one difference over so many problems allows to be said."""
     points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     same = comparison.decoding == comparison.baseline_decoding
     where = (
@@ -66,8 +71,10 @@ def sentence(comparison: Comparison, k: int, difference: Interval) -> str:
         else (f"({comparison.decoding} against {comparison.baseline_decoding})")
     )
     subject = f"{comparison.arm} against {comparison.baseline} {where}"
+    if problems < FEW_PROBLEMS:
+        return f"pass@{k}: {subject}: {points}; {problems} problems are too few for a verdict."
     if difference.low > 0:
         return f"pass@{k}: {subject} is better by {points}."
     if difference.high < 0:
         return f"pass@{k}: {subject} is worse by {points}."
-    return f"pass@{k}: {subject} shows no difference: {points}; the interval contains 0."
+    return f"pass@{k}: {subject}: no difference can be told: {points}; the interval contains 0."

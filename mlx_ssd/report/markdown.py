@@ -28,7 +28,7 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             [
                 score["arm"],
                 *(percent(score["pass_at"][k]) if k in score["pass_at"] else "-" for k in ks),
-                *(f"{100 * by_level[d][ks[0]]:.1f}" if ks[0] in by_level.get(d, {}) else "-" for d in levels),
+                *(f"{100 * by_level[d][ks[0]]:.1f}" if ks and ks[0] in by_level.get(d, {}) else "-" for d in levels),
             ]
         )
     for comparison in facts["comparisons"]:

@@ -41,9 +41,13 @@ def collect(
     leaves no room in the model's context, or the journal was drawn in another way.
     """
     limit = context_length(model)
+    stop_tokens = {token for token in tokenizer.eos_token_ids if token is not None}
+    if not stop_tokens:
+        raise BadInput("the model's tokenizer names no end-of-turn token (eos_token); every answer would run on")
     journal = Journal(path, kind)
     common = {
         "policy": policy.name(),
+        "seed": seed,
         "stream": stream,
         "model": revision,
         "template": template_hash(tokenizer, prompt),
@@ -85,7 +89,7 @@ def collect(
     start = time.monotonic()
     total = len(problems) * samples_per_problem
     with progress(label, total, total - len(requests), "samples") as bar, journal.appending() as appender:
-        for completed in generate(model, requests, policy, tokenizer.eos_token_ids, rows, count):
+        for completed in generate(model, requests, policy, stop_tokens, rows, count):
             problem_id, index = completed.key
             appender.add(
                 kind(

@@ -7,11 +7,16 @@ named by --result.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # until main can catch it; the pipeline sends it again
+
 import argparse
 import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from mlx_ssd import machine, stages
@@ -23,9 +28,8 @@ from mlx_ssd.storage import explain_os_error, write_json
 PARENT_SECONDS = 0.5
 
 
-def end_with_parent() -> None:
+def end_with(parent: int) -> None:
     """Die when the pipeline dies: a stage nobody supervises would go on for a night unseen."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -40,10 +44,12 @@ def main() -> int:
     parser.add_argument("stage", choices=stages.NAMES)
     parser.add_argument("run", type=Path)
     parser.add_argument("--result", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="pid of the pipeline")
     arguments = parser.parse_args()
-    end_with_parent()
+    end_with(arguments.parent)
     files = RunFiles(arguments.run)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
         start = time.monotonic()
         measured = stages.get(arguments.stage).run(recipe, files)
@@ -59,6 +65,11 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # a defect of ours: the sentence here, the trace for whoever mends it
+        with open(files.log, "a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        print(f"mlx-ssd: {arguments.stage} failed, {type(error).__name__}: {error}; see {files.log}", file=sys.stderr)
+        return 1
     return 0
 
 

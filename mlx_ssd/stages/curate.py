@@ -20,6 +20,10 @@ def settings(recipe: Recipe) -> dict:
     return {"curate": recipe.curate.model_dump()}
 
 
+def check(recipe: Recipe) -> None:
+    """Nothing but the recipe itself can be wrong beforehand."""
+
+
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
     return {"samples": hash_path(files.samples)}
 

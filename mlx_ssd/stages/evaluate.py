@@ -44,6 +44,15 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
     }
 
 
+def check(recipe: Recipe) -> None:
+    problems = read_problems(recipe.problems.test, "test")
+    for problem in problems:
+        if not problem.tests:
+            raise BadInput(f"problems.test: problem {problem.id!r} has no tests; it cannot be graded")
+    if len(problems) < 2:
+        raise BadInput("problems.test: one test problem gives no interval; evaluate needs at least two")
+
+
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
     return [files.directory / "eval", files.scores]
 
@@ -58,11 +67,6 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.scoring import compare, score
 
     problems = read_problems(recipe.problems.test, "test")
-    for problem in problems:
-        if not problem.tests:
-            raise BadInput(f"problem {problem.id!r} of the test problems has no tests; it cannot be graded")
-    if len(problems) < 2:
-        raise BadInput("one test problem gives no interval; evaluate needs at least two")
     policy = DecodingPolicy(**recipe.evaluate.decoding.model_dump())
     where = (suite_name(recipe), policy.name())
     measured = {arm: _generate(recipe, files, arm, where, problems, policy) for arm in ARMS}
@@ -90,12 +94,13 @@ def _generate(
 ) -> dict:
     from mlx_ssd.sampling.collect import collect
 
-    wanted = len(problems) * recipe.evaluate.samples_per_problem
     path = files.generations(arm, *where)
-    if len(Journal(path, Generation).read()) == wanted:
-        return {"completions": 0}  # all there: no model is loaded
     source = models.locate(recipe.model)
     adapter = files.adapter if arm == "student" else None
+    revision = source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}"
+    wanted = {(problem.id, i) for problem in problems for i in range(recipe.evaluate.samples_per_problem)}
+    if {g.key for g in Journal(path, Generation).read() if g.model == revision} == wanted:
+        return {"completions": 0}  # all there: no model is loaded
     model, tokenizer = models.load(source, recipe.model.dtype, adapter)
     return collect(
         path,
@@ -110,7 +115,7 @@ def _generate(
         rows=recipe.evaluate.rows,
         seed=recipe.seed,
         stream=STREAM,
-        revision=source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}",
+        revision=revision,
         label=f"evaluate {arm}",
     )
 
@@ -123,7 +128,8 @@ def _grade(
 
     generations = sorted(Journal(files.generations(arm, *where), Generation).read(), key=lambda g: g.key)
     journal = Journal(files.grades(arm, *where), Grade)
-    done = {grade.key for grade in journal.read()}
+    # A harness error says nothing about the program: it is graded again, and the later grade counts.
+    done = {grade.key for grade in journal.read() if grade.verdict != "harness_error"}
     missing = [g for g in generations if g.key not in done]
     if missing:
         texts = tokenizer.batch_decode([g.completion_ids for g in missing], skip_special_tokens=True)
@@ -148,4 +154,5 @@ def _grade(
                     )
                 out.add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
                 bar.update(bar.done + 1)
-    return generations, sorted(journal.read(), key=lambda grade: grade.key)
+    latest = {grade.key: grade for grade in journal.read()}
+    return generations, [latest[g.key] for g in generations]

@@ -16,6 +16,10 @@ def settings(recipe: Recipe) -> dict:
     return {"name": recipe.name}
 
 
+def check(recipe: Recipe) -> None:
+    """Nothing but the recipe itself can be wrong beforehand."""
+
+
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
     return {
         "scores": hash_path(files.scores),

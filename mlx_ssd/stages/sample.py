@@ -25,8 +25,12 @@ def settings(recipe: Recipe) -> dict:
     }
 
 
+def check(recipe: Recipe) -> None:
+    models.locate(recipe.model)
+    read_problems(recipe.problems.train, "train")
+
+
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
-    read_problems(recipe.problems.train, "train")  # refuse a bad file before any model is loaded
     return {
         "model": models.locate(recipe.model).revision,
         "problems.train": hash_path(problem_file(recipe.problems.train, "train")),

@@ -18,6 +18,10 @@ def settings(recipe: Recipe) -> dict:
     return {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": recipe.train.model_dump()}
 
 
+def check(recipe: Recipe) -> None:
+    """Nothing but the recipe itself can be wrong beforehand."""
+
+
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
     return {"model": models.locate(recipe.model).revision, "rows": hash_path(files.rows)}
 

@@ -143,16 +143,21 @@ def test_every_number_of_the_markdown_is_in_the_report(files, report):
             assert numbers == [round(100 * value[part], 1) for part in ("mean", "low", "high")]
 
 
-def words(low, mean, high):
+def words(low, mean, high, problems=100):
     comparison = Comparison(
         baseline="base", baseline_decoding="d", arm="student", decoding="d", suite="s", difference={}
     )
-    return sentence(comparison, 1, Interval(mean=mean, low=low, high=high))
+    return sentence(comparison, 1, Interval(mean=mean, low=low, high=high), problems)
 
 
 def test_words_are_what_the_interval_allows():
     assert "is better by +5.0 points [+1.0, +9.0]" in words(0.01, 0.05, 0.09)
     assert "is worse by" in words(-0.09, -0.05, -0.01)
     for low, high in ((-0.01, 0.09), (0.0, 0.09), (-0.09, 0.0)):
-        assert "shows no difference" in words(low, (low + high) / 2, high)
+        assert "no difference can be told" in words(low, (low + high) / 2, high)
         assert "better" not in words(low, (low + high) / 2, high)
+
+
+def test_no_verdict_from_a_handful_of_problems():
+    said = words(0.5, 0.75, 1.0, problems=2)
+    assert "2 problems are too few for a verdict" in said and "better" not in said

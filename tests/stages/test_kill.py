@@ -5,9 +5,10 @@ import shutil
 import pytest
 
 from mlx_ssd.layout import RunFiles
+from mlx_ssd.stages import NAMES
 from mlx_ssd.storage import hash_path
 from tests import faults
-from tests.conftest import SMALL
+from tests.conftest import SMALL, forget
 
 KILLS = 5
 GROWS = {
@@ -31,16 +32,7 @@ def journals(directory, *patterns):
 def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
     whole, killed = RunFiles(finished_run), RunFiles(tmp_path / "killed")
     shutil.copytree(finished_run, killed.directory)
-    # Back to where the stage before has just ended.
-    for path in [*killed.directory.glob("eval"), killed.scores, killed.report_json, killed.report_md]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if stage != "evaluate":
-        for path in (killed.adapter, killed.checkpoints, killed.training_log):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if stage == "sample":
-        shutil.rmtree(killed.round)
-    manifest = killed.manifest
-    manifest.unlink()  # as on a first run: nothing is known to be complete
+    forget(killed, *NAMES[NAMES.index(stage) :])
 
     hit = faults.kill_and_resume(
         [stage, str(killed.directory), *SMALL],

@@ -15,8 +15,7 @@ from tests import faults
 from tests.conftest import SMALL
 
 PROMPT = (
-    "Given a list of integers xs. Keep those that are even, then square each, and return the sum."
-    "\n\ndef solve(xs):"
+    "Given a list of integers xs. Keep those that are even, then square each, and return the sum.\n\ndef solve(xs):"
 )
 
 
