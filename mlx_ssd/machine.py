@@ -88,6 +88,6 @@ def slow_blas_hint() -> str | None:
     if sys.platform != "linux" or openblas():
         return None
     return (
-        "OpenBLAS was not found: computing takes about 6 times longer without it. Debian and Ubuntu: "
+        "OpenBLAS was not found: computing takes 3 to 7 times longer without it. Debian and Ubuntu: "
         "apt install libopenblas0-pthread; Fedora: dnf install openblas-threads"
     )
