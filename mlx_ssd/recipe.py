@@ -39,19 +39,24 @@ class Prompt(Section):
 
 
 class ProblemSource(Section):
-    source: Literal["embedded", "jsonl"] = "embedded"
-    path: str | None = None  # of a jsonl source
-    limit: int | None = Field(None, ge=1)  # the first so many problems
+    source: Literal["embedded", "jsonl", "rstar_coder"] = "embedded"
+    path: str | None = None  # jsonl: the file; rstar_coder: a local copy of the data set
+    revision: str | None = None  # rstar_coder: commit of the data set; None takes the newest
+    select: Literal["text", "passed"] = "text"  # rstar_coder: `passed` peeks at which problems were solved
+    decontaminate: int = Field(13, ge=0)  # rstar_coder: drops what shares so many words in a row with a test; 0: off
+    skip: int = Field(0, ge=0)  # leaves out the first so many, so that two sets can be parts of one
+    limit: int | None = Field(None, ge=1)  # then takes so many
 
     @model_validator(mode="after")
     def _path_fits_source(self) -> ProblemSource:
-        if (self.source == "jsonl") != (self.path is not None):
+        if self.source == "jsonl" and self.path is None or self.source == "embedded" and self.path is not None:
             raise ValueError("source jsonl needs a path, and source embedded takes none")
         return self
 
 
 class Problems(Section):
     train: ProblemSource = ProblemSource()
+    validation: ProblemSource | None = None  # where decoding is chosen and curves are drawn; None: neither
     test: ProblemSource = ProblemSource()
 
 
@@ -77,7 +82,9 @@ class Curation(Section):
 
 
 class Training(Section):
-    targets: Literal["tokens"] = "tokens"
+    # tokens: the sampled tokens, as in the paper; distribution: the truncated, tempered base distribution that each
+    # of them was drawn from
+    targets: Literal["tokens", "distribution"] = "tokens"
     rank: int = Field(16, ge=1)
     scale: float = Field(2.0, gt=0)  # y += scale * x A B
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -106,8 +113,18 @@ class Limits(Section):
     processes: int = Field(8, ge=0)  # besides its own
 
 
+class Curve(Section):
+    """Decoding settings tried on the validation problems, for every arm; the base's best one becomes a control."""
+
+    temperatures: tuple[float, ...] = Field((0.6, 0.9, 1.2), strict=False, min_length=1)
+    base_top_p: tuple[float, ...] = Field((), strict=False)  # for the base, beside the evaluation's own
+    samples_per_problem: int = Field(4, ge=1)
+
+
 class Evaluation(Section):
     decoding: Decoding = Decoding(temperature=0.9)  # of base and student alike
+    two_stage: bool = True  # control: the base under two-stage decoding, an ideal student without training
+    curve: Curve | None = None  # needs problems.validation
     samples_per_problem: int = Field(8, ge=1)
     pass_at: tuple[int, ...] = Field((1, 5), strict=False, min_length=1)
     max_tokens: int = Field(4096, ge=1)
@@ -115,6 +132,27 @@ class Evaluation(Section):
     limits: Limits = Limits()
     workers: int = Field(2, ge=1)  # programs graded side by side
     bootstrap_resamples: int = Field(10_000, ge=100)
+
+
+ARM_SETTINGS = ("problems.train.", "sample.", "curate.", "train.", "evaluate.decoding.")
+RESERVED_ARMS = ("base", "base-best", "two-stage", "student")
+
+
+class Arm(Section):
+    """A further student: the recipe with some settings changed, written as for --set."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    set: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _only_what_makes_a_student(self) -> Arm:
+        if self.name in RESERVED_ARMS:
+            raise ValueError(f"an arm cannot be called {self.name}; that name is taken")
+        for key in self.set:
+            if not key.startswith(ARM_SETTINGS):
+                allowed = ", ".join(ARM_SETTINGS)
+                raise ValueError(f"arm {self.name} cannot change {key}, only what starts with {allowed}")
+        return self
 
 
 class Recipe(Section):
@@ -129,9 +167,17 @@ class Recipe(Section):
     curate: Curation = Curation()
     train: Training = Training()
     evaluate: Evaluation = Evaluation()
+    arms: tuple[Arm, ...] = Field((), strict=False)  # students beside the main one
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Recipe:
+        if self.evaluate.curve and not self.problems.validation:
+            raise ValueError("evaluate.curve needs problems.validation: settings are not chosen on test problems")
+        names = [arm.name for arm in self.arms]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two arms are called {twice}")
+        for name in names:
+            self.of_arm(name)  # its settings must make a recipe too
         if max(self.evaluate.pass_at) > self.evaluate.samples_per_problem:
             raise ValueError(
                 f"evaluate.pass_at {max(self.evaluate.pass_at)} needs at least as many samples, "
@@ -172,6 +218,18 @@ class Recipe(Section):
             return cls.model_validate(settings)
         except ValidationError as error:
             raise BadInput(_sentence(error, where, set(overrides or {}))) from None
+
+    def of_arm(self, name: str) -> Recipe:
+        """The recipe of one arm alone: its settings over these. "student" is this recipe itself."""
+        settings = self.model_dump(mode="json", exclude={"arms"})
+        if name != "student":
+            arm = next(arm for arm in self.arms if arm.name == name)
+            for key, value in arm.set.items():
+                _put(settings, key, value)
+        try:
+            return Recipe.model_validate(settings)
+        except ValidationError as error:
+            raise ValueError(f"arm {name}: {_sentence(error, '', set()).removeprefix(': ')}") from None
 
     def to_yaml(self) -> str:
         """Every setting written out; reading it back gives an equal recipe."""
