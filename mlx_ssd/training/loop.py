@@ -1,8 +1,8 @@
 """The training loop: rows in, a LoRA adapter out, the same bits whether or not it was interrupted.
 
-    DIRECTORY/train_log.jsonl   one line an optimizer step; no times, so that a resumed log is the same log
-              checkpoints/      the last two (checkpoint.py)
-              adapter/          written once, at the end (lora.py)
+DIRECTORY/train_log.jsonl   one line an optimizer step; no times, so that a resumed log is the same log
+          checkpoints/      the last two (checkpoint.py)
+          adapter/          written once, at the end (lora.py)
 """
 
 import json

@@ -50,15 +50,11 @@ def completion_loss(model: nn.Module, head: Head | None, batch: Batch) -> mx.arr
     return nn.losses.cross_entropy(logits, mx.array(batch.targets), reduction="sum")
 
 
-def step_gradient(
-    model: nn.Module, head: Head | None, batches: Sequence[Batch]
-) -> tuple[float, dict[str, Any], int]:
+def step_gradient(model: nn.Module, head: Head | None, batches: Sequence[Batch]) -> tuple[float, dict[str, Any], int]:
     """Loss in nats a token, its gradient by the trainable parameters, and the completion tokens of a step."""
     completion_tokens = sum(len(batch.targets) for batch in batches)
     # Divided inside, not after: sums over thousands of tokens could overflow a float16 backward pass.
-    value_and_grad = nn.value_and_grad(
-        model, lambda batch: completion_loss(model, head, batch) / completion_tokens
-    )
+    value_and_grad = nn.value_and_grad(model, lambda batch: completion_loss(model, head, batch) / completion_tokens)
     total, gradient = 0.0, None
     for batch in batches:
         loss, part = value_and_grad(batch)
