@@ -160,7 +160,9 @@ def landlock(libc, readable: list[str], home: str) -> int:
     abi = libc.syscall(c_long(444), None, c_size_t(0), c_long(1))
     if abi < 1:
         return 0
-    execute, write, read, read_dir, make_char, make_block, truncate = (1 << bit for bit in (0, 1, 2, 3, 6, 11, 14))
+    execute, write, read, read_dir, make_char, make_block, truncate = (
+        1 << bit for bit in (0, 1, 2, 3, 6, 11, 14)
+    )
     every = (1 << (13 if abi < 2 else 14 if abi < 3 else 15 if abi < 5 else 16)) - 1
     tcp = 3 if abi >= 4 else 0  # bind and connect
     scope = 3 if abi >= 6 else 0  # abstract Unix sockets and signals: only within this sandbox
@@ -200,9 +202,9 @@ def encode(value: object) -> str:
     if kind is int:
         return int.__repr__(value) if value.bit_length() < 10_000 else '{"int": "%x"}' % value
     if kind is float:
-        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(float.__repr__(value)) or float.__repr__(
-            value
-        )
+        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(
+            float.__repr__(value)
+        ) or float.__repr__(value)
     if kind is str:
         return encode_basestring_ascii(value)
     if kind is list or kind is tuple:
@@ -231,7 +233,9 @@ class NotJson(Exception):
 class Results:
     def __init__(self, fd: int, nonce: str):
         self.fd, self.nonce = fd, nonce
-        self.out_of_memory = self.line('{"failed": "memory", "detail": "MemoryError"}')  # allocates nothing later
+        self.out_of_memory = self.line(
+            '{"failed": "memory", "detail": "MemoryError"}'
+        )  # allocates nothing later
 
     def line(self, text: str) -> bytes:
         # The leading newline ends whatever the program may have written here itself.

@@ -30,7 +30,9 @@ def same_value(result: object, expected: object) -> bool:
     if isinstance(expected, bool) or isinstance(result, bool):
         return result is expected
     if isinstance(expected, (int, float)):
-        return isinstance(result, (int, float)) and (result == expected or (result != result and expected != expected))
+        return isinstance(result, (int, float)) and (
+            result == expected or (result != result and expected != expected)
+        )
     return type(result) is type(expected) and result == expected
 
 

@@ -68,7 +68,8 @@ def _network(sandbox: Sandbox) -> bool:
         _run(sandbox, f"import socket\nsocket.create_connection({tcp.getsockname()!r}, 1)")
         _run(
             sandbox,
-            f"import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {udp.getsockname()!r})",
+            "import socket\n"
+            f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {udp.getsockname()!r})",
         )
         for receive in (tcp.accept, lambda: udp.recv(1)):
             with contextlib.suppress(TimeoutError):

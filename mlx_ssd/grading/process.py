@@ -39,7 +39,9 @@ class ProcessSandbox:
         self._python = os.path.realpath(sys.executable)
         self._readable = _interpreter_paths()
         try:
-            self._child = py_compile.compile(CHILD)  # a script given by path is otherwise compiled at each start
+            self._child = py_compile.compile(
+                CHILD
+            )  # a script given by path is otherwise compiled at each start
         except OSError:  # an installation that cannot be written
             self._child = CHILD
 
@@ -77,7 +79,9 @@ class ProcessSandbox:
         limits = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_mb=256, output_kb=64, processes=4)
         with _Child(self, {"code": ""}, limits) as child:
             event, payload = child.start()
-            return child.mechanisms if event == "started" else {"failed": child.failure(event, payload).detail}
+            return (
+                child.mechanisms if event == "started" else {"failed": child.failure(event, payload).detail}
+            )
 
     @cached_property
     def _probed(self) -> dict:
