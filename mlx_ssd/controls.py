@@ -61,7 +61,7 @@ def test_entries(recipe: Recipe, directory: Path) -> list[Entry]:
     suite, frozen = suite_name(recipe.problems.test, "test"), base(recipe, directory).files
     trained = students(recipe, directory)
     found = [Entry(BASE, frozen, suite, policy_of(arm.recipe.evaluate.decoding)) for arm in trained]
-    if recipe.evaluate.curve and (best := read_best(frozen)):
+    if best := best_of_base(recipe, frozen):
         found.append(Entry(BASE_BEST, frozen, suite, best))
     if recipe.evaluate.two_stage:
         for arm in trained:
@@ -107,5 +107,10 @@ def choose_best(tried: list[tuple[Entry, float]]) -> None:
     write_json(best.files.best_decoding, found)
 
 
-def read_best(files: RunFiles) -> DecodingPolicy | None:
-    return DecodingPolicy(**read_json(files.best_decoding)["decoding"]) if files.best_decoding.exists() else None
+def best_of_base(recipe: Recipe, files: RunFiles) -> DecodingPolicy | None:
+    """As the recipe has it, or as chosen on the curve; None before that, or without either."""
+    if recipe.evaluate.base_best:
+        return policy_of(recipe.evaluate.base_best)
+    if not recipe.evaluate.curve or not files.best_decoding.exists():
+        return None
+    return DecodingPolicy(**read_json(files.best_decoding)["decoding"])

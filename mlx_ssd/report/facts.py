@@ -143,7 +143,7 @@ def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         )
     elif untested:
         found.append(f"{untested} of {first['problems']} test problems: they have no tests.")
-    if not recipe.evaluate.curve:
+    if not recipe.evaluate.curve and not recipe.evaluate.base_best:
         found.append(
             "The base at its own best temperature (evaluate.curve chooses it): "
             "part of a difference may be had by decoding alone."

@@ -97,7 +97,8 @@ def lines_beside(facts: dict[str, Any]) -> list[str]:
         settings = decoding(best["decoding"])
         same = best["decoding"] == facts["evaluate_decoding"]
         lines.append(
-            f"base-best: {settings}, the best pass@1 of {len(best['tried'])} decodings on {best['suite']}"
+            f"base-best: {settings}, "
+            + (f"the best pass@1 of {len(best['tried'])} decodings on {best['suite']}" if "tried" in best else "given")
             + (", which is the very decoding of the students." if same else ".")
         )
     if any(score["arm"] == "two-stage" for score in scores):

@@ -49,14 +49,17 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         )
         for arm in arms.students(recipe, files.directory)
     ]
-    best = arms.base(recipe, files.directory).files.best_decoding
+    chosen = arms.base(recipe, files.directory).files.best_decoding
+    best = read_json(chosen) if recipe.evaluate.curve else None
+    if recipe.evaluate.base_best:
+        best = {"decoding": recipe.evaluate.base_best.model_dump()}
     collected = facts(
         recipe,
         str(files.directory),
         read_json(files.manifest),
         read_json(files.scores),
         trained,
-        read_json(best) if recipe.evaluate.curve else None,
+        best,
         read_problems(recipe.problems.test, "test")[0].prompt,
     )
     write_json(files.report_json, collected)

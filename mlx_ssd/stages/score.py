@@ -18,7 +18,7 @@ VERSION = 1
 def settings(recipe: Recipe) -> dict:
     return {
         "evaluate": recipe.evaluate.model_dump(
-            include={"pass_at", "bootstrap_resamples", "decoding", "two_stage", "curve"}
+            include={"pass_at", "bootstrap_resamples", "decoding", "base_best", "two_stage", "curve"}
         ),
         "arms": [arm.model_dump() for arm in recipe.arms],
     }
