@@ -71,8 +71,9 @@ def test_written_recipe_repeats_the_run(finished_run):
     assert [line for line in process.stdout.splitlines() if line.startswith("# ")][1:] == [
         f"# {name}: done"
         for name in (
-            "sample", "curate", "train", "train.tokens", "evaluate.base", "evaluate", "evaluate.tokens", "score", "report"
-        )
+            "sample", "curate", "train", "train.tokens",
+            "evaluate.base", "evaluate", "evaluate.tokens", "score", "report",
+        )  # fmt: skip
     ]
 
 

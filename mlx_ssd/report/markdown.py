@@ -21,8 +21,10 @@ def points(interval: dict[str, float]) -> str:
 
 def score_table(facts: dict[str, Any]) -> Table:
     """Header and rows: an arm a row. The columns of difficulty levels are the first pass@k there; at 80
-    columns there is no room for more words."""
+    columns there is no room for more words. Without any pass@k, what needs no tests."""
     ks = _ks(facts)
+    if not ks:
+        return ["arm", "with code %", "tokens", "ended by itself %"], [_without_tests(s) for s in facts["scores"]]
     levels = _levels(facts)
     rows = []
     for score in facts["scores"]:
@@ -35,6 +37,12 @@ def score_table(facts: dict[str, Any]) -> Table:
             ]
         )
     return ["arm", *(f"pass@{k} %" for k in ks), *levels], rows
+
+
+def _without_tests(score: dict[str, Any]) -> list[str]:
+    ended = score["finish_reasons"].get("stop", 0) / sum(score["finish_reasons"].values())
+    code = score["extractable_code"]
+    return [score["arm"], f"{100 * code:.1f}", f"{score['completion_tokens']:.1f}", f"{100 * ended:.1f}"]
 
 
 def difference_table(facts: dict[str, Any]) -> Table:
