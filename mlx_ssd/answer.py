@@ -1,4 +1,4 @@
-"""`mlx-ssd try`: base and student answer the same prompt side by side, with the run's evaluation decoding."""
+"""`mlx-ssd try`: base and students answer the same prompt side by side, with the run's evaluation decoding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_ssd import models
-from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd import arms, models
+from mlx_ssd.controls import policy_of
 from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.errors import SsdError
-from mlx_ssd.layout import RunFiles
+from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sampling.engine import Request, generate
@@ -23,23 +23,26 @@ STREAM = "try"
 
 
 def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
-    """Each arm's decoded answer. Both arms draw with the same uniforms."""
+    """Each arm's decoded answer. All arms draw with the same uniforms."""
     recipe = Recipe.load(files.recipe)
     source = models.locate(recipe.model)
-    policy = DecodingPolicy(**recipe.evaluate.decoding.model_dump())
     said = {}
-    for arm, adapter in (("base", None), ("student", files.adapter)):
+    for arm in (arms.base(recipe, files.directory), *arms.students(recipe, files.directory)):
+        adapter = arm.files.adapter if arm.name != BASE else None
+        if adapter and not adapter.exists():
+            continue
         model, tokenizer = models.load(source, recipe.model.dtype, adapter)
         request = Request(
-            arm,
+            arm.name,
             render(tokenizer, prompt, recipe.prompt),
             sample_key(recipe.seed, STREAM, prompt, sample_index),
             recipe.evaluate.max_tokens,
         )
+        policy = policy_of(arm.recipe.evaluate.decoding)
         (completed,) = generate(model, [request], policy, tokenizer.eos_token_ids, rows=1)
-        said[arm] = tokenizer.decode(completed.completion_ids, skip_special_tokens=True)
+        said[arm.name] = tokenizer.decode(completed.completion_ids, skip_special_tokens=True)
         if completed.finish_reason != "stop":
-            said[arm] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"
+            said[arm.name] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"
     return said
 
 

@@ -15,7 +15,8 @@ STAGE_HELP = {
     "sample": "Draw one raw solution a problem from the frozen model.",
     "curate": "Filter the samples by syntax alone and write the training rows.",
     "train": "Train a LoRA adapter on the model's own tokens.",
-    "evaluate": "Generate, grade and score base and student.",
+    "evaluate": "Let base and students solve the test problems, and grade them.",
+    "score": "From grades to pass@k, differences and the curve.",
     "report": "Write report.json and report.md, and print the table.",
 }
 
@@ -151,7 +152,7 @@ def show_recipe(name: str) -> None:
 @click.argument("prompt")
 @click.option("--sample", "sample_index", default=0, show_default=True, help="Another number, another draw.")
 def try_command(run_dir: Path, prompt: str, sample_index: int) -> None:
-    """Let base and student answer side by side.
+    """Let base and students answer side by side.
 
     RUN is a run directory with a trained adapter; \\n in PROMPT is a new line."""
     import subprocess
@@ -179,4 +180,4 @@ def _print_report(files: Any) -> None:
     from mlx_ssd.report.terminal import show
     from mlx_ssd.storage import read_json
 
-    show(read_json(files.report_json))
+    show(read_json(files.report_json), str(files.directory))

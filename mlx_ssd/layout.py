@@ -5,10 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MAIN = "student"  # the name of the recipe's own student; others are its `arms`
+BASE = "base"
+
 
 @dataclass(frozen=True)
 class RunFiles:
+    """The files of a run, as one arm sees them. An arm that samples like the main one reads its samples, one
+    that curates like it its rows too; what it makes itself stands in its own folder."""
+
     directory: Path
+    arm: str = MAIN
+    samples_of: str = MAIN  # the arm whose samples this one trains on
+    rows_of: str = MAIN  # the arm whose training rows
+
+    def _round(self, arm: str) -> Path:
+        round_ = self.directory / "round-1"
+        return round_ if arm == MAIN else round_ / "arms" / arm
 
     @property
     def recipe(self) -> Path:
@@ -24,19 +37,27 @@ class RunFiles:
 
     @property
     def round(self) -> Path:
-        return self.directory / "round-1"
+        return self._round(self.arm)
+
+    @property
+    def problems(self) -> Path:
+        return self._round(self.samples_of) / "problems.jsonl"
+
+    @property
+    def selection(self) -> Path:
+        return self._round(self.samples_of) / "selection.json"
 
     @property
     def samples(self) -> Path:
-        return self.round / "samples.jsonl"
+        return self._round(self.samples_of) / "samples.jsonl"
 
     @property
     def rows(self) -> Path:
-        return self.round / "rows.jsonl"
+        return self._round(self.rows_of) / "rows.jsonl"
 
     @property
     def curation(self) -> Path:
-        return self.round / "curation.json"
+        return self._round(self.rows_of) / "curation.json"
 
     @property
     def adapter(self) -> Path:
@@ -50,11 +71,19 @@ class RunFiles:
     def training_log(self) -> Path:
         return self.round / "train_log.jsonl"
 
-    def generations(self, arm: str, suite: str, decoding: str) -> Path:
-        return self.directory / "eval" / arm / f"{suite}-{decoding}.generations.jsonl"
+    @property
+    def evaluation(self) -> Path:
+        return self.directory / "eval" / self.arm
 
-    def grades(self, arm: str, suite: str, decoding: str) -> Path:
-        return self.directory / "eval" / arm / f"{suite}-{decoding}.grades.jsonl"
+    def generations(self, suite: str, decoding: str) -> Path:
+        return self.evaluation / f"{suite}-{decoding}.generations.jsonl"
+
+    def grades(self, suite: str, decoding: str) -> Path:
+        return self.evaluation / f"{suite}-{decoding}.grades.jsonl"
+
+    @property
+    def best_decoding(self) -> Path:
+        return self.evaluation / "best.json"
 
     @property
     def scores(self) -> Path:

@@ -22,12 +22,13 @@ from mlx_ssd import machine, models, stages
 from mlx_ssd.errors import BadInput, SsdError, WorkFailed
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.stages import Unit
 from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, write_atomic, write_json
 
 
 @dataclass(frozen=True)
-class StagePlan:
-    """What would happen to a stage: "done", "resume", "start", or "changed" (by `difference`)."""
+class Plan:
+    """What would happen to a unit: "done", "resume", "start", or "changed" (by `difference`)."""
 
     name: str
     action: str
@@ -58,28 +59,32 @@ def run(
     files = run_files(recipe, out)
     if files.directory.exists() and not files.directory.is_dir():
         raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
-    for name in only:
-        stages.get(name).check(recipe)
+    for unit in stages.units(recipe, files.directory):
+        if unit.stage in only:
+            stages.get(unit.stage).check(unit.recipe)
     recipe = _pinned(recipe, files)
     _refuse_without_forerunners(recipe, files, only)
     files.directory.mkdir(parents=True, exist_ok=True)
     machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
-        for name in only:
-            plan = plan_stage(name, recipe, files, manifest)
+        for unit in stages.units(recipe, files.directory):
+            if unit.stage not in only:
+                continue
+            plan = plan_unit(unit, manifest)
             if plan.action == "done":
                 continue
             if plan.action == "changed":
                 if not redo:
                     raise BadInput(
-                        f"{files.directory}: {name} was made with {plan.difference}; choose another --out, "
+                        f"{files.directory}: {unit.name} was made with {plan.difference}; choose another --out, "
                         f"or give --redo to throw away its results"
                     )
-                for path in stages.get(name).outputs(recipe, files):
+                stage = stages.get(unit.stage)
+                for path in getattr(stage, "thrown_away", stage.outputs)(unit.recipe, unit.files):
                     remove(path)
             write_atomic(files.recipe, recipe.to_yaml())
-            _run_stage(name, recipe, files, manifest, lock)
+            _run_unit(unit, manifest, lock)
     return files
 
 
@@ -87,52 +92,52 @@ def run_files(recipe: Recipe, out: str | Path | None) -> RunFiles:
     return RunFiles(Path(out) if out else Path("runs") / recipe.name)
 
 
-def plan(recipe: Recipe, out: str | Path | None = None) -> tuple[RunFiles, list[StagePlan]]:
-    """What `run` would do to each stage. Loads no model and writes nothing."""
+def plan(recipe: Recipe, out: str | Path | None = None) -> tuple[RunFiles, list[Plan]]:
+    """What `run` would do to each unit. Loads no model and writes nothing."""
     files = run_files(recipe, out)
     manifest = _read_manifest(files)
-    plans: list[StagePlan] = []
-    for name in stages.NAMES:
-        if plans and plans[-1].action != "done":
+    plans: list[Plan] = []
+    for unit in stages.units(recipe, files.directory):
+        if any(plan.action != "done" for plan in plans if _stage_of(plan.name) != unit.stage):
             # Its inputs are not there yet, or will be made anew.
-            begun = name in manifest["stages"]
-            plans.append(StagePlan(name, "again if its inputs change" if begun else "start"))
+            begun = unit.name in manifest["stages"]
+            plans.append(Plan(unit.name, "again if its inputs change" if begun else "start"))
         else:
-            plans.append(plan_stage(name, recipe, files, manifest))
+            plans.append(plan_unit(unit, manifest))
     return files, plans
 
 
-def plan_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict) -> StagePlan:
+def plan_unit(unit: Unit, manifest: dict) -> Plan:
     """Compare the manifest with what the recipe asks for. Reads files, changes nothing."""
-    stage = stages.get(name)
-    entry = manifest["stages"].get(name)
+    stage, directory = stages.get(unit.stage), unit.files.directory
+    entry = manifest["stages"].get(unit.name)
     if entry is None:
-        return StagePlan(name, "start")
-    outputs = {str(path.relative_to(files.directory)): path for path in stage.outputs(recipe, files)}
+        return Plan(unit.name, "start")
+    outputs = {str(path.relative_to(directory)): path for path in stage.outputs(unit.recipe, unit.files)}
     if not entry["complete"] and not any(path.exists() for path in outputs.values()):
-        return StagePlan(name, "start")  # it was begun, but there is nothing that could be lost
-    made_of = _made_of(name, recipe, files)
+        return Plan(unit.name, "start")  # it was begun, but there is nothing that could be lost
+    made_of = _made_of(unit)
     if entry["fingerprint"] != hash_json(made_of):
-        return StagePlan(name, "changed", _difference(entry["made_of"], made_of))
+        return Plan(unit.name, "changed", _difference(entry["made_of"], made_of))
     if entry["complete"] and all(
         path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):
-        return StagePlan(name, "done")
-    return StagePlan(name, "resume")
+        return Plan(unit.name, "done")
+    return Plan(unit.name, "resume")
 
 
-def _made_of(name: str, recipe: Recipe, files: RunFiles) -> dict[str, Any]:
-    stage = stages.get(name)
+def _stage_of(unit_name: str) -> str:
+    return unit_name.split(".")[0]
+
+
+def _made_of(unit: Unit) -> dict[str, Any]:
+    stage = stages.get(unit.stage)
     return {
         "version": stage.VERSION,
-        "settings": _settings(name, recipe),
-        "inputs": stage.inputs(recipe, files),
+        # As the manifest holds them: JSON knows lists, no tuples.
+        "settings": json.loads(json.dumps(stage.settings(unit.recipe))),
+        "inputs": stage.inputs(unit.recipe, unit.files),
     }
-
-
-def _settings(name: str, recipe: Recipe) -> dict[str, Any]:
-    """As the manifest holds them: JSON knows lists, no tuples."""
-    return json.loads(json.dumps(stages.get(name).settings(recipe)))
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -158,15 +163,17 @@ def _refuse_without_forerunners(recipe: Recipe, files: RunFiles, only: Sequence[
     recipe.yaml, and the report, would say of them what is not so."""
     before = stages.NAMES[: stages.NAMES.index(only[0])]
     manifest = _read_manifest(files)
-    for name in before:
-        plan = plan_stage(name, recipe, files, manifest)
+    for unit in stages.units(recipe, files.directory):
+        if unit.stage not in before:
+            continue
+        plan = plan_unit(unit, manifest)
         if plan.action == "changed":
             raise BadInput(
-                f"{files.directory}: {name} was made with {plan.difference}; "
-                f"choose another --out, or run from {name} on with --redo"
+                f"{files.directory}: {unit.name} was made with {plan.difference}; "
+                f"choose another --out, or run from {unit.stage} on with --redo"
             )
         if plan.action != "done":
-            raise BadInput(f"{files.directory}: {only[0]} needs {name}, which is not complete; run it first")
+            raise BadInput(f"{files.directory}: {only[0]} needs {unit.name}, which is not complete; run it first")
 
 
 def _pinned(recipe: Recipe, files: RunFiles) -> Recipe:
@@ -200,8 +207,9 @@ def _read_manifest(files: RunFiles) -> dict:
     return manifest
 
 
-def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict, lock: int) -> None:
-    made_of = _made_of(name, recipe, files)
+def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
+    name, files = unit.name, unit.files
+    made_of = _made_of(unit)
     entry: dict[str, Any] = {"fingerprint": hash_json(made_of), "made_of": made_of, "complete": False}
     manifest |= {"versions": machine.versions(), "machine": machine.describe()}
     manifest["stages"][name] = entry
@@ -225,7 +233,8 @@ def _run_stage(name: str, recipe: Recipe, files: RunFiles, manifest: dict, lock:
         "complete": True,
         "measured": read_json(result),
         "outputs": {
-            str(path.relative_to(files.directory)): hash_path(path) for path in stages.get(name).outputs(recipe, files)
+            str(path.relative_to(files.directory)): hash_path(path)
+            for path in stages.get(unit.stage).outputs(unit.recipe, unit.files)
         },
     }
     remove(result)

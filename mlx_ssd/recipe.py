@@ -123,6 +123,7 @@ class Curve(Section):
 
 class Evaluation(Section):
     decoding: Decoding = Decoding(temperature=0.9)  # of base and student alike
+    base_best: Decoding | None = None  # control: the base's own best decoding, where it is known (`mlx-ssd probe`)
     two_stage: bool = True  # control: the base under two-stage decoding, an ideal student without training
     curve: Curve | None = None  # needs problems.validation
     samples_per_problem: int = Field(8, ge=1)
@@ -171,6 +172,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Recipe:
+        if self.evaluate.curve and self.evaluate.base_best:
+            raise ValueError("evaluate.curve chooses the base's best decoding; set one of it and evaluate.base_best")
         if self.evaluate.curve and not self.problems.validation:
             raise ValueError("evaluate.curve needs problems.validation: settings are not chosen on test problems")
         names = [arm.name for arm in self.arms]

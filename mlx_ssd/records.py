@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mlx_ssd.errors import BadInput
 
 FinishReason = Literal["stop", "length", "loop"]
-VerdictName = Literal["pass", "wrong", "error", "timeout", "memory", "no_code", "harness_error"]
+VerdictName = Literal["pass", "wrong", "error", "timeout", "memory", "no_code", "harness_error", "ungraded"]
 
 
 class Record(BaseModel):
@@ -84,7 +84,8 @@ class TrainingRow(Record):
 
 
 class Grade(Record):
-    """The outcome of one generation's tests. `harness_error` is never a failure of the program."""
+    """The outcome of one generation's tests. `harness_error` is never a failure of the program; `ungraded` is a
+    program whose problem has no tests."""
 
     problem_id: str
     sample_index: int
@@ -113,6 +114,7 @@ class Score(Record):
     suite: str
     decoding: str
     problems: int
+    graded_problems: int  # those with tests, over which pass@k is taken
     samples_per_problem: int
     pass_at: dict[int, Interval]
     pass_at_by_difficulty: dict[str, dict[int, float]]
@@ -131,6 +133,17 @@ class Comparison(Record):
     decoding: str
     suite: str
     difference: dict[int, Interval]
+
+
+class CurvePoint(Record):
+    """One arm on the validation problems at one temperature of the curve."""
+
+    arm: str
+    suite: str
+    decoding: str
+    temperature: float
+    top_p: float
+    pass_at: dict[int, Interval]
 
 
 def parse_line(kind: type[Record], line: str, where: str) -> Any:

@@ -1,4 +1,8 @@
-"""From grades to scores: unbiased pass@k with intervals, and paired differences between two arms."""
+"""From grades to scores: unbiased pass@k with intervals, and paired differences between two arms.
+
+pass@k is over the problems that have tests; without any it is absent, and what needs no tests is left: how long
+answers are, how they end, how many hold a program.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,19 @@ from mlx_ssd.records import Comparison, Generation, Grade, Interval, Problem, Sc
 BOOTSTRAP_SEED = 0  # intervals are a function of the grades alone
 
 
+def graded(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.tests]
+
+
 def passed(problems: Sequence[Problem], grades: Sequence[Grade]) -> list[tuple[int, int]]:
-    """(samples, passes) of each problem, in the problems' order. A harness_error is no sample at all."""
+    """(samples, passes) of each problem that has tests, in order. A harness_error is no sample at all."""
     samples: Counter[str] = Counter()
     passes: Counter[str] = Counter()
     for grade in grades:
         if grade.verdict != "harness_error":
             samples[grade.problem_id] += 1
             passes[grade.problem_id] += grade.verdict == "pass"
-    return [(samples[p.id], passes[p.id]) for p in problems]
+    return [(samples[p.id], passes[p.id]) for p in graded(problems)]
 
 
 def pass_at(counts: Sequence[tuple[int, int]], k: int) -> np.ndarray | None:
@@ -43,14 +51,11 @@ def score(
     """One arm's score. pass@k, its bootstrap interval over problems, and what goes beside it."""
     counts = passed(problems, grades)
     of_difficulty: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for problem, count in zip(problems, counts, strict=True):
+    for problem, count in zip(graded(problems), counts, strict=True):
         if problem.difficulty:
             of_difficulty[problem.difficulty].append(count)
-    pass_at_k, by_difficulty = {}, {name: {} for name in sorted(of_difficulty)}
+    by_difficulty: dict[str, dict[int, float]] = {name: {} for name in sorted(of_difficulty)}
     for k in evaluation.pass_at:
-        values = pass_at(counts, k)
-        if values is not None:
-            pass_at_k[k] = _interval(statistics.bootstrap_mean(values, evaluation.bootstrap_resamples, BOOTSTRAP_SEED))
         for name, subset in of_difficulty.items():
             values = pass_at(subset, k)
             if values is not None:
@@ -61,14 +66,26 @@ def score(
         suite=suite,
         decoding=decoding,
         problems=len(problems),
+        graded_problems=len(counts),
         samples_per_problem=evaluation.samples_per_problem,
-        pass_at=pass_at_k,
+        pass_at=pass_at_intervals(counts, evaluation),
         pass_at_by_difficulty=by_difficulty,
         verdicts=dict(sorted(verdicts.items())),
         finish_reasons=dict(sorted(Counter(g.finish_reason for g in generations).items())),
         extractable_code=1 - verdicts["no_code"] / len(grades),
         completion_tokens=sum(len(g.completion_ids) for g in generations) / len(generations),
     )
+
+
+def pass_at_intervals(counts: Sequence[tuple[int, int]], evaluation: Evaluation) -> dict[int, Interval]:
+    """pass@k with its bootstrap interval over problems, for every k that can be estimated."""
+    found = {}
+    for k in evaluation.pass_at:
+        values = pass_at(counts, k)
+        interval = None if values is None else _bootstrap(values, evaluation)
+        if interval:
+            found[k] = _interval(interval)
+    return found
 
 
 def compare(
@@ -84,10 +101,9 @@ def compare(
     differences = {}
     for k in evaluation.pass_at:
         a, b = pass_at(before, k), pass_at(after, k)
-        if a is not None and b is not None:
-            differences[k] = _interval(
-                statistics.paired_bootstrap(a, b, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
-            )
+        interval = None if a is None or b is None else _bootstrap(b - a, evaluation)
+        if interval:
+            differences[k] = _interval(interval)
     return Comparison(
         baseline=baseline.arm,
         baseline_decoding=baseline.decoding,
@@ -96,6 +112,11 @@ def compare(
         suite=arm.suite,
         difference=differences,
     )
+
+
+def _bootstrap(values: np.ndarray, evaluation: Evaluation) -> statistics.Interval | None:
+    """None with fewer than two problems."""
+    return statistics.bootstrap_mean(values, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
 
 
 def _interval(value: statistics.Interval) -> Interval:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import defaultdict
 from typing import Any
 
+from mlx_ssd.layout import BASE
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
 
-NOT_MEASURED = (
-    "The base at its own best temperature: part of this difference may be had from the base by decoding alone.",
-    "Other training and sampling seeds: the intervals cover the choice of problems only.",
-)
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
+MANY_CUT = 0.5  # of the samples
 
 
 def facts(
@@ -19,28 +19,52 @@ def facts(
     run_dir: str,
     manifest: dict[str, Any],
     scores: dict[str, Any],
-    curation: dict[str, Any],
-    losses: list[float],
+    arms: list[dict[str, Any]],
+    best: dict[str, Any] | None,
+    example: str,
 ) -> dict[str, Any]:
-    """The report as plain data. `losses` is the training loss of every optimizer step."""
+    """The report as plain data. `arms`: of each student, main first, `arm_facts`; `best`: how the base's best
+    decoding was chosen; `example`: a prompt to try."""
     comparisons = [Comparison.model_validate(c) for c in scores["comparisons"]]
     measured = {
         name: entry["measured"]
         for name, entry in manifest["stages"].items()
         if "measured" in entry and name != "report"  # this one is not over yet
     }
-    tenth = max(1, len(losses) // 10)
+    seconds: dict[str, float] = defaultdict(float)
+    for name, entry in measured.items():
+        seconds[name.split(".")[0]] += entry["seconds"]
     return {
-        "v": 1,
+        "v": 2,
         "recipe": recipe.name,
         "model": {
             "path": recipe.model.path,
             "revision": manifest["stages"]["sample"]["made_of"]["inputs"]["model"],
         },
-        "sample_decoding": recipe.sample.decoding.model_dump(),
         "evaluate_decoding": recipe.evaluate.decoding.model_dump(),
+        "arms": arms,
         "scores": scores["scores"],
         "comparisons": scores["comparisons"],
+        "curve": scores["curve"],
+        "base_best": best,
+        "seconds": {name: round(total, 2) for name, total in seconds.items()},
+        "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
+        "verdict": verdict(comparisons, scores["scores"][0]["graded_problems"]),
+        "warnings": warnings(arms, scores),
+        "not_measured": not_measured(recipe, scores),
+        "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
+    }
+
+
+def arm_facts(
+    name: str, recipe: Recipe, selection: dict[str, Any], curation: dict[str, Any], losses: list[float]
+) -> dict[str, Any]:
+    """What made one student. `losses`: the training loss of every optimizer step."""
+    tenth = max(1, len(losses) // 10)
+    return {
+        "name": name,
+        "sample_decoding": recipe.sample.decoding.model_dump(),
+        "selection": selection,
         "curation": curation,
         "training": {
             "targets": recipe.train.targets,
@@ -48,33 +72,83 @@ def facts(
             "loss_first_tenth": sum(losses[:tenth]) / tenth,
             "loss_last_tenth": sum(losses[-tenth:]) / tenth,
         },
-        "seconds": {name: entry["seconds"] for name, entry in measured.items()},
-        "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
-        "verdict": [
-            sentence(c, k, d, scores["scores"][0]["problems"])
-            for c in comparisons
-            for k, d in sorted(c.difference.items())
-        ],
-        "not_measured": list(NOT_MEASURED),
-        "next": f'mlx-ssd try {run_dir} "Given a list of integers xs. Keep those that are even, then '
-        f'square each, and return the sum.\n\ndef solve(xs):"'.replace("\n", "\\n"),
     }
 
 
-def sentence(comparison: Comparison, k: int, difference: Interval, problems: int) -> str:
-    """What one difference over so many problems allows to be said."""
-    points = f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    same = comparison.decoding == comparison.baseline_decoding
-    where = (
-        f"at the same decoding ({comparison.decoding})"
-        if same
-        else (f"({comparison.decoding} against {comparison.baseline_decoding})")
-    )
-    subject = f"{comparison.arm} against {comparison.baseline} {where}"
+def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
+    """One sentence for each arm and k: what it beat, what beat it, and from what it could not be told."""
+    by_arm: dict[tuple[str, int], list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        for k in comparison.difference:
+            by_arm[comparison.arm, k].append(comparison)
+    return [sentence(arm, k, of_arm, problems) for (arm, k), of_arm in sorted(by_arm.items(), key=lambda i: i[0][1])]
+
+
+def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
+    """What the differences over so many problems allow to be said of one arm."""
     if problems < FEW_PROBLEMS:
-        return f"pass@{k}: {subject}: {points}; {problems} problems are too few for a verdict."
-    if difference.low > 0:
-        return f"pass@{k}: {subject} is better by {points}."
-    if difference.high < 0:
-        return f"pass@{k}: {subject} is worse by {points}."
-    return f"pass@{k}: {subject}: no difference can be told: {points}; the interval contains 0."
+        found = ", ".join(f"{points(c.difference[k])} against {baseline(c)}" for c in comparisons)
+        return f"pass@{k}: {arm}: {found}; {problems} problems are too few for a verdict."
+    said = []
+    for what, holds in (
+        ("beats", lambda d: d.low > 0),
+        ("cannot be told from", lambda d: d.low <= 0 <= d.high),
+        ("loses to", lambda d: d.high < 0),
+    ):
+        of_kind = [c for c in comparisons if holds(c.difference[k])]
+        if of_kind:
+            said.append(what + " " + ", ".join(f"{baseline(c)} ({points(c.difference[k])})" for c in of_kind))
+    return f"pass@{k}: {arm} " + "; ".join(said) + "."
+
+
+def baseline(comparison: Comparison) -> str:
+    if comparison.baseline != BASE:
+        return comparison.baseline
+    return "base at the same decoding" if comparison.decoding == comparison.baseline_decoding else comparison.baseline
+
+
+def points(difference: Interval) -> str:
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
+def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the table."""
+    found = []
+    for arm in arms:
+        reasons = arm["curation"]["finish_reasons"]
+        cut = 1 - reasons.get("stop", 0) / sum(reasons.values())
+        if cut >= MANY_CUT:
+            found.append(
+                f"{100 * cut:.0f} % of the samples of {arm['name']} were cut at sample.max_tokens: "
+                "they teach no end of turn."
+            )
+        if arm["selection"].get("select") == "passed":
+            found.append(
+                "The training prompts were selected by which problems have been solved before (select: passed)."
+            )
+    for name, count in scores["trained_on"].items():
+        if count:
+            problems = scores["scores"][0]["problems"]
+            found.append(f"{count} of the {problems} test problems were prompts that {name} was trained on.")
+    return found
+
+
+def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
+    first, found = scores["scores"][0], []
+    untested = first["problems"] - first["graded_problems"]
+    if untested == first["problems"]:
+        found.append(
+            "Whether answers are right: the test problems have no tests. "
+            "Lengths, endings and the share with code need none."
+        )
+    elif untested:
+        found.append(f"{untested} of {first['problems']} test problems: they have no tests.")
+    if not recipe.evaluate.curve and not recipe.evaluate.base_best:
+        found.append(
+            "The base at its own best temperature (evaluate.curve chooses it): "
+            "part of a difference may be had by decoding alone."
+        )
+    if not recipe.evaluate.two_stage:
+        found.append("The base under two-stage decoding (evaluate.two_stage).")
+    found.append("Other training and sampling seeds: the intervals cover the choice of problems only.")
+    return found

@@ -6,6 +6,10 @@ from typing import Any
 
 from mlx_ssd.progress import duration
 
+MOST_LEVELS = 4  # difficulty columns; a set with more kinds of problems gets none
+
+Table = tuple[list[str], list[list[str]]]
+
 
 def percent(interval: dict[str, float]) -> str:
     return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
@@ -15,12 +19,13 @@ def points(interval: dict[str, float]) -> str:
     return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
 
 
-def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table: an arm a row, then the differences. The columns of
-    difficulty levels are the first pass@k there; at 80 columns there is no room for more words."""
-    ks = sorted({k for score in facts["scores"] for k in score["pass_at"]}, key=int)
-    levels = sorted({d for score in facts["scores"] for d in score["pass_at_by_difficulty"]})
-    header = ["arm", *(f"pass@{k} %" for k in ks), *levels]
+def score_table(facts: dict[str, Any]) -> Table:
+    """Header and rows: an arm a row. The columns of difficulty levels are the first pass@k there; at 80
+    columns there is no room for more words. Without any pass@k, what needs no tests."""
+    ks = _ks(facts)
+    if not ks:
+        return ["arm", "with code %", "tokens", "ended by itself %"], [_without_tests(s) for s in facts["scores"]]
+    levels = _levels(facts)
     rows = []
     for score in facts["scores"]:
         by_level = score["pass_at_by_difficulty"]
@@ -31,16 +36,55 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 *(f"{100 * by_level[d][ks[0]]:.1f}" if ks and ks[0] in by_level.get(d, {}) else "-" for d in levels),
             ]
         )
-    for comparison in facts["comparisons"]:
-        differences = comparison["difference"]
-        rows.append(
-            [
-                f"{comparison['arm']} - {comparison['baseline']}",
-                *(points(differences[k]) if k in differences else "-" for k in ks),
-                *([""] * len(levels)),
-            ]
-        )
-    return header, rows
+    return ["arm", *(f"pass@{k} %" for k in ks), *levels], rows
+
+
+def _without_tests(score: dict[str, Any]) -> list[str]:
+    ended = score["finish_reasons"].get("stop", 0) / sum(score["finish_reasons"].values())
+    code = score["extractable_code"]
+    return [score["arm"], f"{100 * code:.1f}", f"{score['completion_tokens']:.1f}", f"{100 * ended:.1f}"]
+
+
+def difference_table(facts: dict[str, Any]) -> Table:
+    """Header and rows: a difference in points a row."""
+    ks = _ks(facts)
+    rows = [
+        [
+            f"{comparison['arm']} - {comparison['baseline']}",
+            *(points(comparison["difference"][k]) if k in comparison["difference"] else "-" for k in ks),
+        ]
+        for comparison in facts["comparisons"]
+        if comparison["difference"]
+    ]
+    return ["difference in points", *(f"pass@{k}" for k in ks)], rows
+
+
+def curve_table(facts: dict[str, Any]) -> Table:
+    """Header and rows: a temperature a row, an arm a column, pass@1 on the validation problems."""
+    own = facts["evaluate_decoding"]["top_p"]
+    columns: dict[str, dict[float, dict[str, float]]] = {}
+    for point in facts["curve"]:
+        name = point["arm"] if point["top_p"] == own else f"{point['arm']} p{point['top_p']:g}"
+        if "1" in point["pass_at"]:
+            columns.setdefault(name, {})[point["temperature"]] = point["pass_at"]["1"]
+    temperatures = sorted({temperature for column in columns.values() for temperature in column})
+    rows = [
+        [
+            f"{temperature:g}",
+            *(f"{100 * c[temperature]['mean']:.1f}" if temperature in c else "-" for c in columns.values()),
+        ]
+        for temperature in temperatures
+    ]
+    return ["T", *columns], rows
+
+
+def _ks(facts: dict[str, Any]) -> list[str]:
+    return sorted({k for score in facts["scores"] for k in score["pass_at"]}, key=int)
+
+
+def _levels(facts: dict[str, Any]) -> list[str]:
+    levels = sorted({d for score in facts["scores"] for d in score["pass_at_by_difficulty"]})
+    return levels if len(levels) <= MOST_LEVELS else []
 
 
 def decoding(settings: dict[str, Any]) -> str:
@@ -48,54 +92,95 @@ def decoding(settings: dict[str, Any]) -> str:
     return f"T {settings['temperature']:g}, top-k {settings['top_k']}, top-p {settings['top_p']:g} ({order})"
 
 
-def lines_beside(facts: dict[str, Any]) -> list[str]:
-    """What stands under the table, a fact a line."""
-    scores, curation, training = facts["scores"], facts["curation"], facts["training"]
-    dropped = ", ".join(f"{n} {reason}" for reason, n in curation["dropped"].items() if n) or "none"
-    beside = "; ".join(
-        f"{s['arm']} {100 * s['extractable_code']:.1f} % with code, {s['completion_tokens']:.1f} tokens, "
-        + ", ".join(f"{100 * n / sum(s['verdicts'].values()):.1f} % {v}" for v, n in s["verdicts"].items())
-        for s in scores
-    )
-    first, last = training["loss_first_tenth"], training["loss_last_tenth"]
-    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())
-    levels = sorted(scores[0]["pass_at_by_difficulty"])
-    first_k = min(scores[0]["pass_at"], key=int, default=None)
-    of_levels = f" {' and '.join(levels)}: pass@{first_k} by difficulty." if levels and first_k else ""
-    return [
+def legend(facts: dict[str, Any]) -> list[str]:
+    """What the tables' lines mean, and what the run cost."""
+    scores, ks, levels = facts["scores"], _ks(facts), _levels(facts)
+    of_levels = f" {' and '.join(levels)}: pass@{ks[0]} by difficulty." if levels and ks else ""
+    lines = [
         f"{scores[0]['problems']} problems of {scores[0]['suite']}, {scores[0]['samples_per_problem']} samples each, "
         + f"decoded at {decoding(facts['evaluate_decoding'])}; 95 % bootstrap intervals over problems."
-        + of_levels,
-        f"Answers: {beside}.",
-        f"Trained on {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
-        + f"{decoding(facts['sample_decoding'])}; dropped: {dropped}. No answer was checked.",
-        f"{training['steps']} optimizer steps; loss {first:.3f} (first tenth) -> {last:.3f} (last tenth).",
-        f"Time: {times}; peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB.",
+        + of_levels
+    ]
+    if best := facts["base_best"]:
+        settings = decoding(best["decoding"])
+        same = best["decoding"] == facts["evaluate_decoding"]
+        lines.append(
+            f"base-best: {settings}, "
+            + (f"the best pass@1 of {len(best['tried'])} decodings on {best['suite']}" if "tried" in best else "given")
+            + (", which is the very decoding of the students." if same else ".")
+        )
+    if any(score["arm"] == "two-stage" for score in scores):
+        lines.append("two-stage: the base decoded as an ideally fitted student would be; no training.")
+    targets = {"tokens": "the sampled tokens", "distribution": "the distribution they were drawn from"}
+    lines += [f"{arm['name']}: trained on {targets[arm['training']['targets']]}." for arm in facts["arms"]]
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())
+    return [*lines, f"Time: {times}; peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB."]
+
+
+def details(facts: dict[str, Any]) -> list[str]:
+    """How each line's answers look, and what each student was made of."""
+    of_scores = [f"{score['arm']} ({score['decoding']}): {_answers(score)}." for score in facts["scores"]]
+    return of_scores + [_made_of(arm) for arm in facts["arms"]]
+
+
+def _answers(score: dict[str, Any]) -> str:
+    shares = [("verdicts", score["verdicts"]), ("ended by", score["finish_reasons"])]
+    found = [f"{100 * score['extractable_code']:.1f} % with code, {score['completion_tokens']:.1f} tokens"]
+    for name, counts in shares:
+        total = sum(counts.values())
+        found.append(f"{name} " + ", ".join(f"{100 * n / total:.1f} % {what}" for what, n in counts.items()))
+    return "; ".join(found)
+
+
+def _made_of(arm: dict[str, Any]) -> str:
+    curation, training, selection = arm["curation"], arm["training"], arm["selection"]
+    dropped = ", ".join(f"{n} {reason}" for reason, n in curation["dropped"].items() if n) or "none"
+    prompts = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in selection.items() if isinstance(n, int) and n)
+    return (
+        f"{arm['name']}: {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
+        f"{decoding(arm['sample_decoding'])}; dropped: {dropped}; prompts: {prompts}; no answer was checked; "
+        f"{training['steps']} optimizer steps, loss {training['loss_first_tenth']:.3f} (first tenth) -> "
+        f"{training['loss_last_tenth']:.3f} (last tenth)."
+    )
+
+
+def _markdown(table: Table) -> list[str]:
+    header, rows = table
+    if not rows or len(header) == 1:
+        return []
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
     ]
 
 
 def render(facts: dict[str, Any]) -> str:
-    header, rows = table(facts)
     lines = [
         f"# {facts['recipe']}: base against student",
         "",
         f"Model `{facts['model']['path']}`, revision `{facts['model']['revision']}`.",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-        *(f"- {line}" for line in facts["verdict"]),
-        "",
-        *(f"- {line}" for line in lines_beside(facts)),
-        "",
-        "Not measured here:",
-        "",
-        *(f"- {line}" for line in facts["not_measured"]),
-        "",
+        *_section("", facts["warnings"]),
+        *_markdown(score_table(facts)),
+        *_markdown(difference_table(facts)),
+        *_section("", facts["verdict"]),
+    ]
+    if curve := _markdown(curve_table(facts)):
+        lines += [f"pass@1 % by temperature on {facts['curve'][0]['suite']}, where settings are chosen:", "", *curve]
+    lines += [
+        *_section("", [*legend(facts), *details(facts)]),
+        *_section("Not measured here:", facts["not_measured"]),
         "Next:",
         "",
         f"    {facts['next']}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _section(title: str, items: list[str]) -> list[str]:
+    if not items:
+        return []
+    return [*([title, ""] if title else []), *(f"- {item}" for item in items), ""]

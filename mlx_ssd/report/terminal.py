@@ -8,22 +8,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_ssd.report.markdown import lines_beside, table
+from mlx_ssd.report.markdown import curve_table, difference_table, legend, score_table
 
 
-def show(facts: dict[str, Any], console: Console | None = None) -> None:
+def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
-    header, rows = table(facts)
-    grid = Table(title=f"{facts['recipe']}: base against student", title_justify="left")
-    for name in header:
-        grid.add_column(name, no_wrap=True)
-    for index, row in enumerate(rows):
-        grid.add_row(*map(Text, row), end_section=index == len(facts["scores"]) - 1)
-    console.print(grid)
-    for line in [*facts["verdict"], *lines_beside(facts)]:
+
+    def table(title: str, content: tuple[list[str], list[list[str]]]) -> None:
+        header, rows = content
+        if not rows or len(header) == 1:
+            return
+        grid = Table(title=title, title_justify="left")
+        for name in header:
+            grid.add_column(name, no_wrap=True)
+        for row in rows:
+            grid.add_row(*map(Text, row))
+        console.print(grid)
+
+    table(f"{facts['recipe']}: base against student", score_table(facts))
+    table("", difference_table(facts))
+    for line in [*facts["verdict"], *(f"warning: {warning}" for warning in facts["warnings"])]:
+        console.print(line, soft_wrap=True, markup=False)
+    if facts["curve"]:
+        table(f"pass@1 % by temperature on {facts['curve'][0]['suite']}", curve_table(facts))
+    for line in legend(facts):
         console.print(line, soft_wrap=True, markup=False)
     console.print("Not measured here:")
     for line in facts["not_measured"]:
         console.print(f"- {line}", soft_wrap=True)
-    console.print("Next:")
+    console.print(f"More in {run_dir}/report.md. Next:")
     console.print(f"  {facts['next']}", soft_wrap=True, markup=False)

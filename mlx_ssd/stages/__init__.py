@@ -8,18 +8,21 @@
     run(recipe, files)        do it, going on where an earlier process stopped; returns measurements
 
 A stage module imports nothing heavy at the top: the pipeline reads its first five names at start-up.
-Stages never import stages; they meet in files.
+Stages never import stages; they meet in files. A stage works for one arm: `units` says which.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from mlx_ssd.layout import RunFiles
+from mlx_ssd.arms import base, students
+from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.recipe import Recipe
 
-NAMES = ("sample", "curate", "train", "evaluate", "report")
+NAMES = ("sample", "curate", "train", "evaluate", "score", "report")
 
 
 class Stage(Protocol):
@@ -32,5 +35,31 @@ class Stage(Protocol):
     def run(self, recipe: Recipe, files: RunFiles) -> dict: ...
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A stage of one arm: what is skipped, run or resumed as a whole."""
+
+    stage: str
+    recipe: Recipe
+    files: RunFiles
+
+    @property
+    def name(self) -> str:
+        """sample, train.tokens, evaluate.base, …: the main student's units bear the stage's name."""
+        return self.stage if self.files.arm == MAIN else f"{self.stage}.{self.files.arm}"
+
+
 def get(name: str) -> Stage:
     return importlib.import_module(f"mlx_ssd.stages.{name}")
+
+
+def units(recipe: Recipe, directory: Path) -> list[Unit]:
+    """Every unit of a run, in the order of the data. An arm samples and curates only where no arm before it
+    did so in the same way."""
+    trained = students(recipe, directory)
+    found = [Unit("sample", arm.recipe, arm.files) for arm in trained if arm.files.samples_of == arm.name]
+    found += [Unit("curate", arm.recipe, arm.files) for arm in trained if arm.files.rows_of == arm.name]
+    found += [Unit("train", arm.recipe, arm.files) for arm in trained]
+    # These know of all arms: base is decoded as each student is.
+    found += [Unit("evaluate", recipe, arm.files) for arm in (base(recipe, directory), *trained)]
+    return found + [Unit(stage, recipe, trained[0].files) for stage in ("score", "report")]

@@ -1,4 +1,4 @@
-"""`python -m mlx_ssd.stages STAGE RUN`: one stage in a process of its own, started by the pipeline.
+"""`python -m mlx_ssd.stages UNIT RUN`: one stage of one arm in a process of its own, started by the pipeline.
 
 A process of its own because a Metal out-of-memory abort cannot be caught, and because on Linux the
 BLAS library must be in place before the process starts. The stage's measurements go to the file
@@ -41,7 +41,7 @@ def end_with(parent: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=stages.NAMES)
+    parser.add_argument("unit", help="a stage, or STAGE.ARM")
     parser.add_argument("run", type=Path)
     parser.add_argument("--result", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True, help="pid of the pipeline")
@@ -52,7 +52,8 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
         start = time.monotonic()
-        measured = stages.get(arguments.stage).run(recipe, files)
+        unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == arguments.unit)
+        measured = stages.get(unit.stage).run(unit.recipe, unit.files)
         peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
         if "mlx.core" in sys.modules:
             peaks["peak_mlx_bytes"] = sys.modules["mlx.core"].get_peak_memory()
@@ -68,7 +69,7 @@ def main() -> int:
     except Exception as error:  # a defect of ours: the sentence here, the trace for whoever mends it
         with open(files.log, "a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        print(f"mlx-ssd: {arguments.stage} failed, {type(error).__name__}: {error}; see {files.log}", file=sys.stderr)
+        print(f"mlx-ssd: {arguments.unit} failed, {type(error).__name__}: {error}; see {files.log}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,158 +1,132 @@
-"""Evaluate: generations first, saved; then grades; then scores of base and student at the same decoding.
+"""Evaluate one arm: generations first, saved; then grades -> eval/ARM/SUITE-DECODING.{generations,grades}.jsonl.
 
-Writes eval/ARM/SUITE-DECODING.{generations,grades}.jsonl and scores.json. The two arms share the
-random stream 'eval' on purpose: common random numbers sharpen the paired difference.
+The base runs first, on the validation problems over the curve's decodings, of which its best is chosen
+(eval/base/best.json), and then on the test problems with every decoding that some student is compared with.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import models
-from mlx_ssd.errors import BadInput, WorkFailed
-from mlx_ssd.layout import RunFiles
-from mlx_ssd.problems import problem_file, read_problems
-from mlx_ssd.progress import progress
-from mlx_ssd.recipe import Recipe
-from mlx_ssd.records import Generation, Grade, Problem
-from mlx_ssd.storage import Journal, hash_path, write_json
+from mlx_ssd.errors import BadInput
+from mlx_ssd.layout import BASE, RunFiles
+from mlx_ssd.problems import identity, read_problems
+from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.records import Grade
+from mlx_ssd.storage import Journal, hash_path
 
-VERSION = 1
-STREAM = "eval"
-ARMS = ("base", "student")
-HARNESS_ERRORS_ALLOWED = 0.01  # of the gradings; more means that the grader, not the programs, is broken
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:
+    """Without the decodings: each has files of its own, so that a new one leaves the others as they are."""
+    evaluation = recipe.evaluate
+    curve = evaluation.curve
     return {
         "seed": recipe.seed,
         "model": recipe.model.model_dump(),
         "prompt": recipe.prompt.model_dump(),
-        "problems": {"test": recipe.problems.test.model_dump()},
-        # `rows` and `workers` change the speed only.
-        "evaluate": recipe.evaluate.model_dump(exclude={"rows", "workers"}),
-    }
-
-
-def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
-    return {
-        "model": models.locate(recipe.model).revision,
-        "adapter": hash_path(files.adapter),
-        "problems.test": hash_path(problem_file(recipe.problems.test, "test")),
+        "problems": {role: source.model_dump(exclude={"path"}) for role, source in _sources(recipe).items()},
+        "evaluate": {
+            "samples_per_problem": evaluation.samples_per_problem,
+            "curve": {"samples_per_problem": curve.samples_per_problem} if curve else None,
+            "max_tokens": evaluation.max_tokens,
+            "limits": evaluation.limits.model_dump(),
+        },
     }
 
 
 def check(recipe: Recipe) -> None:
-    problems = read_problems(recipe.problems.test, "test")
-    for problem in problems:
-        if not problem.tests:
-            raise BadInput(f"problems.test: problem {problem.id!r} has no tests; it cannot be graded")
-    if len(problems) < 2:
+    if recipe.problems.test.source == "rstar_coder":
+        return  # looked at when it is there
+    if len(read_problems(recipe.problems.test, "test")) < 2:
         raise BadInput("problems.test: one test problem gives no interval; evaluate needs at least two")
+    if recipe.evaluate.curve:
+        problems = read_problems(recipe.problems.validation, "validation")
+        if not all(problem.tests for problem in problems):
+            raise BadInput(
+                "problems.validation: settings can only be chosen on problems with tests; "
+                "give some, or set evaluate.curve to null"
+            )
+
+
+def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
+    found = {"model": models.locate(recipe.model).revision}
+    if files.arm != BASE:
+        found["adapter"] = hash_path(files.adapter)
+    for role, source in _sources(recipe).items():
+        found[f"problems.{role}"] = identity(source, role)
+    return found
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
-    return [files.directory / "eval", files.scores]
+    """Every journal that must be there; the base's best decoding adds its own once it has been chosen."""
+    entries = [entry for role in _sources(recipe) for entry in _entries(role, recipe, files)]
+    found = [path for entry in entries for path in (entry.generations, entry.grades)]
+    return [*found, files.best_decoding] if files.arm == BASE and recipe.evaluate.curve else found
 
 
-def suite_name(recipe: Recipe) -> str:
-    source = recipe.problems.test
-    return "embedded-test" if source.source == "embedded" else Path(source.path or "").stem
+def thrown_away(recipe: Recipe, files: RunFiles) -> list[Path]:
+    """What goes with the outputs: the journals of decodings that an earlier recipe asked for."""
+    return [files.evaluation]
 
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
-    from mlx_ssd.decoding.policy import DecodingPolicy
-    from mlx_ssd.scoring import compare, score
+    from mlx_ssd.controls import choose_best, curve_entries
 
-    problems = read_problems(recipe.problems.test, "test")
-    policy = DecodingPolicy(**recipe.evaluate.decoding.model_dump())
-    where = (suite_name(recipe), policy.name())
-    measured = {arm: _generate(recipe, files, arm, where, problems, policy) for arm in ARMS}
     tokenizer = models.load_tokenizer(models.locate(recipe.model))
-    generations, grades = {}, {}
-    for arm in ARMS:
-        generations[arm], grades[arm] = _grade(recipe, files, arm, where, problems, tokenizer)
-    scores = {arm: score(arm, *where, problems, generations[arm], grades[arm], recipe.evaluate) for arm in ARMS}
-    comparison = compare(
-        scores["base"], scores["student"], problems, grades["base"], grades["student"], recipe.evaluate
-    )
-    write_json(
-        files.scores,
-        {
-            "v": 1,
-            "scores": [score.model_dump(mode="json") for score in scores.values()],
-            "comparisons": [comparison.model_dump(mode="json")],
-        },
-    )
-    return {"generation": measured}
+    measured = {}
+    if recipe.evaluate.curve:
+        measured["validation"] = _complete("validation", recipe, files, tokenizer)
+        if files.arm == BASE:
+            tried = [entry for entry in curve_entries(recipe, files.directory) if entry.label == BASE]
+            choose_best([(entry, _pass_rate(entry.grades)) for entry in tried])
+    return measured | {"test": _complete("test", recipe, files, tokenizer)}
 
 
-def _generate(
-    recipe: Recipe, files: RunFiles, arm: str, where: tuple[str, str], problems: list[Problem], policy: Any
-) -> dict:
-    from mlx_ssd.sampling.collect import collect
+def _sources(recipe: Recipe) -> dict[str, ProblemSource]:
+    sources = {"test": recipe.problems.test}
+    if recipe.evaluate.curve and recipe.problems.validation:
+        sources["validation"] = recipe.problems.validation
+    return sources
 
-    path = files.generations(arm, *where)
+
+def _entries(role: str, recipe: Recipe, files: RunFiles) -> list[Any]:
+    """Everything that this arm is decoded with."""
+    from mlx_ssd.controls import curve_entries, test_entries
+
+    entries = {"validation": curve_entries, "test": test_entries}[role](recipe, files.directory)
+    # The base's best may be the decoding of a student: two lines of the table, one journal.
+    return list({entry.generations: entry for entry in entries if entry.files.arm == files.arm}.values())
+
+
+def _complete(role: str, recipe: Recipe, files: RunFiles, tokenizer: Any) -> dict:
+    from mlx_ssd.evaluation import generate, grade
+
     source = models.locate(recipe.model)
-    adapter = files.adapter if arm == "student" else None
+    adapter = None if files.arm == BASE else files.adapter
     revision = source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}"
-    wanted = {(problem.id, i) for problem in problems for i in range(recipe.evaluate.samples_per_problem)}
-    if {g.key for g in Journal(path, Generation).read() if g.model == revision} == wanted:
-        return {"completions": 0}  # all there: no model is loaded
-    model, tokenizer = models.load(source, recipe.model.dtype, adapter)
-    return collect(
-        path,
-        Generation,
+    problems = read_problems(_sources(recipe)[role], role)
+    curve = recipe.evaluate.curve
+    samples = curve.samples_per_problem if curve and role == "validation" else recipe.evaluate.samples_per_problem
+    entries = _entries(role, recipe, files)
+    label = f"{role} {files.arm}"
+    measured = generate(
+        [(entry.generations, entry.policy) for entry in entries],
         problems,
-        model,
-        tokenizer,
-        prompt=recipe.prompt,
-        policy=policy,
-        samples_per_problem=recipe.evaluate.samples_per_problem,
-        max_tokens=recipe.evaluate.max_tokens,
-        rows=recipe.evaluate.rows,
-        seed=recipe.seed,
-        stream=STREAM,
-        revision=revision,
-        label=f"evaluate {arm}",
+        samples,
+        recipe,
+        lambda: models.load(source, recipe.model.dtype, adapter),
+        revision,
+        label,
     )
+    grade([(entry.generations, entry.grades) for entry in entries], problems, recipe, tokenizer, label)
+    return measured
 
 
-def _grade(
-    recipe: Recipe, files: RunFiles, arm: str, where: tuple[str, str], problems: list[Problem], tokenizer: Any
-) -> tuple[list[Generation], list[Grade]]:
-    """Grade the saved generations that have no grade yet; all generations and grades, by (problem, sample)."""
-    from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many
-
-    generations = sorted(Journal(files.generations(arm, *where), Generation).read(), key=lambda g: g.key)
-    journal = Journal(files.grades(arm, *where), Grade)
-    # A harness error says nothing about the program: it is graded again, and the later grade counts.
-    done = {grade.key for grade in journal.read() if grade.verdict != "harness_error"}
-    missing = [g for g in generations if g.key not in done]
-    if missing:
-        texts = tokenizer.batch_decode([g.completion_ids for g in missing], skip_special_tokens=True)
-        of = {problem.id: problem for problem in problems}
-        items = [
-            (g.key, extract_code(text), of[g.problem_id].entry_point, of[g.problem_id].tests)
-            for g, text in zip(missing, texts, strict=True)
-        ]
-        limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
-        check_canaries(sandbox, limits)
-        broken = 0
-        with (
-            progress(f"grade {arm}", len(generations), len(done), "programs") as bar,
-            journal.appending() as out,
-        ):
-            for (problem_id, index), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
-                broken += verdict.verdict == "harness_error"
-                if broken > HARNESS_ERRORS_ALLOWED * len(generations):
-                    raise WorkFailed(
-                        f"grading was stopped: {broken} programs could not be run as they should "
-                        f"({verdict.detail}); this says nothing about the programs"
-                    )
-                out.add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
-                bar.update(bar.done + 1)
-    latest = {grade.key: grade for grade in journal.read()}
-    return generations, [latest[g.key] for g in generations]
+def _pass_rate(grades: Path) -> float:
+    latest = {grade.key: grade.verdict for grade in Journal(grades, Grade).read()}
+    counted = [verdict for verdict in latest.values() if verdict != "harness_error"]
+    return sum(verdict == "pass" for verdict in counted) / len(counted)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mlx_ssd import arms
 from mlx_ssd.layout import RunFiles
+from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:
@@ -21,11 +23,12 @@ def check(recipe: Recipe) -> None:
 
 
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
-    return {
-        "scores": hash_path(files.scores),
-        "curation": hash_path(files.curation),
-        "training_log": hash_path(files.training_log),
-    }
+    found = {"scores": hash_path(files.scores)}
+    for arm in arms.students(recipe, files.directory):
+        found[f"selection of {arm.name}"] = hash_path(arm.files.selection)
+        found[f"curation of {arm.name}"] = hash_path(arm.files.curation)
+        found[f"training log of {arm.name}"] = hash_path(arm.files.training_log)
+    return found
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
@@ -33,17 +36,31 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
-    from mlx_ssd.report.facts import facts
+    from mlx_ssd.report.facts import arm_facts, facts
     from mlx_ssd.report.markdown import render
 
-    losses = [json.loads(line)["loss"] for line in files.training_log.read_text().splitlines()]
+    trained = [
+        arm_facts(
+            arm.name,
+            arm.recipe,
+            read_json(arm.files.selection),
+            read_json(arm.files.curation),
+            [json.loads(line)["loss"] for line in arm.files.training_log.read_text().splitlines()],
+        )
+        for arm in arms.students(recipe, files.directory)
+    ]
+    chosen = arms.base(recipe, files.directory).files.best_decoding
+    best = read_json(chosen) if recipe.evaluate.curve else None
+    if recipe.evaluate.base_best:
+        best = {"decoding": recipe.evaluate.base_best.model_dump()}
     collected = facts(
         recipe,
         str(files.directory),
         read_json(files.manifest),
         read_json(files.scores),
-        read_json(files.curation),
-        losses,
+        trained,
+        best,
+        read_problems(recipe.problems.test, "test")[0].prompt,
     )
     write_json(files.report_json, collected)
     # Read back, so that Markdown is rendered from what the file holds (JSON's string keys included).

@@ -1,16 +1,20 @@
-"""Sample: one raw, unverified solution a problem from the frozen model -> round-1/samples.jsonl."""
+"""Sample: one raw, unverified solution a problem from the frozen model.
+
+Writes problems.jsonl (what was asked) with selection.json (what was left out, and why), then samples.jsonl.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mlx_ssd import models
-from mlx_ssd.layout import RunFiles
-from mlx_ssd.problems import problem_file, read_problems
-from mlx_ssd.recipe import Recipe
-from mlx_ssd.storage import hash_path
+from mlx_ssd.layout import MAIN, RunFiles
+from mlx_ssd.problems import identity, read_problems, select_training
+from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.records import Problem
+from mlx_ssd.storage import Journal, write_json, write_records
 
-VERSION = 1
+VERSION = 2
 STREAM = "train/round-1"
 
 
@@ -19,7 +23,10 @@ def settings(recipe: Recipe) -> dict:
         "seed": recipe.seed,
         "model": recipe.model.model_dump(),
         "prompt": recipe.prompt.model_dump(),
-        "problems": {"train": recipe.problems.train.model_dump()},
+        "problems": {
+            "train": recipe.problems.train.model_dump(exclude={"path"}),
+            "against": [source.model_dump(exclude={"path"}) for source in _against(recipe).values()],
+        },
         # `rows` changes the speed, not the samples: it may be changed on resuming.
         "sample": recipe.sample.model_dump(exclude={"rows"}),
     }
@@ -27,40 +34,56 @@ def settings(recipe: Recipe) -> dict:
 
 def check(recipe: Recipe) -> None:
     models.locate(recipe.model)
-    read_problems(recipe.problems.train, "train")
+    if recipe.problems.train.source != "rstar_coder":  # which is only looked at when it is fetched
+        read_problems(recipe.problems.train, "train")
 
 
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
-    return {
+    found = {
         "model": models.locate(recipe.model).revision,
-        "problems.train": hash_path(problem_file(recipe.problems.train, "train")),
+        "problems.train": identity(recipe.problems.train, "train"),
     }
+    return found | {f"problems.{role}": identity(source, role) for role, source in _against(recipe).items()}
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
-    return [files.samples]
+    return [files.problems, files.selection, files.samples]
 
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
-    from mlx_ssd.decoding.policy import DecodingPolicy
+    from mlx_ssd.controls import policy_of
     from mlx_ssd.records import Sample
-    from mlx_ssd.sampling.collect import collect
+    from mlx_ssd.sampling.collect import Target, collect
 
+    if not (files.problems.exists() and files.selection.exists()):
+        against = [problem for role, source in _against(recipe).items() for problem in read_problems(source, role)]
+        problems, account = select_training(recipe.problems.train, against)
+        write_records(files.problems, problems)
+        write_json(files.selection, account)
+    problems = Journal(files.problems, Problem).read()
     source = models.locate(recipe.model)
     model, tokenizer = models.load(source, recipe.model.dtype)
     return collect(
-        files.samples,
+        [Target(files.samples, policy_of(recipe.sample.decoding))],
         Sample,
-        read_problems(recipe.problems.train, "train"),
+        problems,
         model,
         tokenizer,
         prompt=recipe.prompt,
-        policy=DecodingPolicy(**recipe.sample.decoding.model_dump()),
         samples_per_problem=recipe.sample.samples_per_problem,
         max_tokens=recipe.sample.max_tokens,
         rows=recipe.sample.rows,
         seed=recipe.seed,
         stream=STREAM,
         revision=source.revision,
-        label="sample",
+        label="sample" if files.arm == MAIN else f"sample {files.arm}",
     )
+
+
+def _against(recipe: Recipe) -> dict[str, ProblemSource]:
+    """The problems that must not leak into training, where the source is cleaned of them."""
+    train, problems = recipe.problems.train, recipe.problems
+    if train.source != "rstar_coder" or not train.decontaminate:
+        return {}
+    sources = {"validation": problems.validation, "test": problems.test}
+    return {role: source for role, source in sources.items() if source is not None and source != train}

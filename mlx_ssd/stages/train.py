@@ -15,7 +15,10 @@ VERSION = 1
 
 
 def settings(recipe: Recipe) -> dict:
-    return {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": recipe.train.model_dump()}
+    chosen = {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": recipe.train.model_dump()}
+    if recipe.train.targets == "distribution":
+        chosen["decoding"] = recipe.sample.decoding.model_dump()
+    return chosen
 
 
 def check(recipe: Recipe) -> None:
@@ -33,6 +36,7 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 def run(recipe: Recipe, files: RunFiles) -> dict:
     from types import SimpleNamespace
 
+    from mlx_ssd.decoding.policy import DecodingPolicy
     from mlx_ssd.progress import Progress
     from mlx_ssd.records import TrainingRow
     from mlx_ssd.storage import Journal
@@ -50,7 +54,8 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         bar = bar or Progress("train", total_steps, step - 1, "steps")
         bar.update(step, f"loss {loss:.3f}")
 
-    result = train(model, rows, trainer, files.round, fingerprint, show)
+    policy = DecodingPolicy(**recipe.sample.decoding.model_dump())
+    result = train(model, rows, trainer, files.round, fingerprint, show, policy)
     if bar:
         bar.finish(f"loss {result.loss:.3f}")
     for warning in result.warnings:

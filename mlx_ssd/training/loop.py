@@ -1,8 +1,10 @@
 """The training loop: rows in, a LoRA adapter out, the same bits whether or not it was interrupted.
 
-    DIRECTORY/train_log.jsonl   one line an optimizer step; no times, so that a resumed log is the same log
-              checkpoints/      the last two (checkpoint.py)
-              adapter/          written once, at the end (lora.py)
+Written under the directory that is given:
+
+    train_log.jsonl   one line an optimizer step; no times, so that a resumed log is the same log
+    checkpoints/      the last two (checkpoint.py)
+    adapter/          written once, at the end (lora.py)
 """
 
 import json
@@ -18,11 +20,13 @@ import mlx.nn as nn
 from mlx.optimizers import AdamW, clip_grad_norm
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.training.batches import BatchPlan
 from mlx_ssd.training.checkpoint import Checkpoint, load_latest, prune, save
+from mlx_ssd.training.forward import output_head
 from mlx_ssd.training.lora import adapter_weights, attach_lora, write_adapter
-from mlx_ssd.training.loss import output_head, step_gradient
+from mlx_ssd.training.loss import step_gradient
 from mlx_ssd.training.schedule import learning_rate
 
 LOG = "train_log.jsonl"
@@ -46,21 +50,30 @@ def train(
     directory: str | Path,
     fingerprint: str,
     on_progress: Callable[..., None] | None = None,
+    target_policy: Policy | None = None,
 ) -> TrainResult:
     """Train a LoRA adapter for `model` on `rows`, or go on where an earlier call with `directory` stopped.
 
     `model` is a bare mlx-lm model; it comes back in evaluation mode with the trained adapter attached. `rows`
-    are described in batches.py. `settings` has rank, scale, dropout, keys, num_layers, seed (lora.py),
+    are described in batches.py. `settings` has targets, rank, scale, dropout, keys, num_layers, seed (lora.py),
     learning_rate, warmup_fraction, final_fraction (schedule.py), betas, weight_decay, clip_norm (global),
     epochs, rows_per_step, rows_per_micro_batch, max_length (batches.py) and checkpoint_every_steps.
-    `fingerprint` must change with anything that changes the result: settings, rows, model.
+    The targets are 'tokens', the sampled ones, or 'distribution', the one that they were drawn from (targets.py):
+    that takes `target_policy`, the policy that sampled the rows.
+    `fingerprint` must change with anything that changes the result: settings, rows, model, policy.
     `on_progress` is called after each step with step (from 1), total_steps, loss, completion_tokens,
     learning_rate and gradient_norm (before clipping).
 
-    Raises BadInput for unusable rows, keys or checkpoints; WorkFailed when a number is not finite, before the
+    Raises BadInput for unusable rows, keys, targets or checkpoints; WorkFailed when a number is not finite, before the
     update is made: all files stay as they were after the step before.
     """
     directory = Path(directory)
+    if settings.targets not in ("tokens", "distribution"):
+        raise BadInput(f"train.targets is {settings.targets!r}: give tokens or distribution")
+    if settings.targets == "tokens":
+        target_policy = None
+    elif target_policy is None:
+        raise BadInput("train.targets is distribution: give target_policy, the policy that sampled the rows")
     plan = BatchPlan(
         rows,
         rows_per_step=settings.rows_per_step,
@@ -101,7 +114,7 @@ def train(
             mx.random.seed(((settings.seed << 32) + step) % 2**64)  # dropout masks are a function of the step
             # Not under mx.compile: nearly every micro-batch has a shape of its own, and would compile anew.
             batches = plan.batches(*divmod(step, plan.steps_per_epoch))
-            loss, gradient, tokens = step_gradient(model, head, batches)
+            loss, gradient, tokens = step_gradient(model, head, batches, target_policy)
             gradient, norm = clip_grad_norm(gradient, settings.clip_norm)
             done = step + 1
             entry = {

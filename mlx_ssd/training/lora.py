@@ -6,12 +6,14 @@ so many; -1 for all) and `seed`.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_ssd.errors import BadInput
@@ -48,6 +50,25 @@ def attach_lora(model: nn.Module, settings: Any) -> None:
 def adapter_weights(model: nn.Module) -> dict[str, mx.array]:
     """The adapter's arrays by parameter name: after `attach_lora`, all that is trainable."""
     return dict(tree_flatten(model.trainable_parameters()))
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Within it, `model` is its base, bit for bit, in evaluation mode; afterwards it is as it was.
+
+    Each wrapped layer stands in its wrapper's place, so this costs no product with the adapter, and dropout
+    draws no random numbers.
+    """
+    wrappers = [(name, module) for name, module in model.named_modules() if "lora_a" in module]
+    bases = [(name, module["embedding" if "embedding" in module else "linear"]) for name, module in wrappers]
+    training = model.training
+    try:
+        model.update_modules(tree_unflatten(bases))
+        model.eval()
+        yield
+    finally:
+        model.update_modules(tree_unflatten(wrappers))
+        model.train(training)
 
 
 def write_adapter(model: nn.Module, settings: Any, folder: Path) -> None:

@@ -3,9 +3,7 @@
 import math
 
 
-def learning_rate(
-    step: int, total_steps: int, *, peak: float, warmup_fraction: float, final_fraction: float
-) -> float:
+def learning_rate(step: int, total_steps: int, *, peak: float, warmup_fraction: float, final_fraction: float) -> float:
     """The rate of update `step` (from 0) of `total_steps`.
 
     It rises by equal parts of `peak` over round(warmup_fraction * total_steps) steps, the first of which is

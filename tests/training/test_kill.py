@@ -23,22 +23,23 @@ def snapshot(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def start(directory):
+def start(directory, targets):
     # An LD_PRELOADed BLAS may split its sums otherwise from run to run; the bundled one does not.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, str(Path(__file__).with_name("train_child.py")), str(directory)]
+    command = [sys.executable, str(Path(__file__).with_name("train_child.py")), str(directory), targets]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments(tmp_path):
-    whole = start(tmp_path / "whole")
+@pytest.mark.parametrize("targets", ["tokens", "distribution"])
+def test_sigkill_at_random_moments(tmp_path, targets):
+    whole = start(tmp_path / "whole", targets)
     assert (len(whole.communicate()[0].splitlines()), whole.returncode) == (30, 0)
 
     draw, killed_at = random.Random(0), []
     for _ in range(3):
-        child = start(tmp_path / "killed")
+        child = start(tmp_path / "killed", targets)
         for _ in range(draw.randint(1, 8)):
             step = child.stdout.readline()
         time.sleep(draw.uniform(0, 0.03))  # some steps and a checkpoint fit in
@@ -46,7 +47,7 @@ def test_sigkill_at_random_moments(tmp_path):
         child.communicate()
         assert child.returncode == -9, "the training ended before it could be killed"
         killed_at.append(int(step))
-    last = start(tmp_path / "killed")
+    last = start(tmp_path / "killed", targets)
     first_line = int(last.communicate()[0].split()[0])
     assert last.returncode == 0
     assert first_line > 1 and max(killed_at) > 5, "no resume took place"

@@ -7,6 +7,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 import mlx_ssd.training.loop as loop
+from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.training.batches import pad_rows
 from mlx_ssd.training.loop import train
@@ -86,14 +87,15 @@ def test_quantized_bases_train(tmp_path, bits):
     assert len(moved) == len(saved) // 2
 
 
+@pytest.mark.parametrize("targets", ["tokens", "distribution"])
 @pytest.mark.parametrize("stopped", [1, 2, 3, 5, 6])
-def test_resumed_equals_uninterrupted(tmp_path, stopped):
-    settings = Settings(dropout=0.2, num_layers=1)
-    whole = train(tiny_model(), ROWS, settings, tmp_path / "whole", "f")
+def test_resumed_equals_uninterrupted(tmp_path, stopped, targets):
+    settings, policy = Settings(targets=targets, dropout=0.2, num_layers=1), DecodingPolicy(1.6, 20, 0.8)
+    whole = train(tiny_model(), ROWS, settings, tmp_path / "whole", "f", None, policy)
     with pytest.raises(Interrupt):
-        train(tiny_model(), ROWS, settings, tmp_path / "parts", "f", stop_after(stopped))
+        train(tiny_model(), ROWS, settings, tmp_path / "parts", "f", stop_after(stopped), policy)
     assert not (tmp_path / "parts" / "adapter").exists()
-    parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path / "parts", "f")
+    parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path / "parts", "f", None, policy)
     assert parts.resumed_from == 2 * (stopped // 2)
     assert snapshot(tmp_path / "whole") == snapshot(tmp_path / "parts")
     assert (parts.loss, parts.completion_tokens) == (whole.loss, whole.completion_tokens)
@@ -128,6 +130,16 @@ def test_a_damaged_checkpoint_costs_two_steps_and_a_warning(tmp_path):
     again = train(tiny_model(), ROWS, Settings(), tmp_path, "f")
     assert again.resumed_from == 4 and "step-00000006 is damaged" in again.warnings[0]
     assert snapshot(tmp_path) == files and again.loss == whole.loss
+
+
+def test_soft_targets_give_other_gradients_and_learn(tmp_path):
+    settings, policy = Settings(epochs=8, rows_per_step=10, warmup_fraction=0), DecodingPolicy(2.0, 3)
+    train(tiny_model(), ROWS, settings.but(epochs=1), tmp_path / "tokens", "f", None, policy)
+    train(tiny_model(), ROWS, settings.but(targets="distribution"), tmp_path / "soft", "f", None, policy)
+    tokens, soft = read_log(tmp_path / "tokens"), read_log(tmp_path / "soft")
+    assert soft[0]["completion_tokens"] == tokens[0]["completion_tokens"]
+    assert abs(soft[0]["loss"] - tokens[0]["loss"]) > 0.1
+    assert soft[-1]["loss"] < soft[0]["loss"] - 0.2  # its floor, the entropy of the targets, is far above 0
 
 
 def test_another_recipes_checkpoint_is_refused_and_left_alone(tmp_path):

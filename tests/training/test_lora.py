@@ -8,20 +8,15 @@ from mlx_lm.tuner.utils import load_adapters
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.training.batches import pad_rows
-from mlx_ssd.training.lora import adapter_weights, attach_lora, write_adapter
-from mlx_ssd.training.loss import output_head, step_gradient
+from mlx_ssd.training.forward import output_head
+from mlx_ssd.training.lora import adapter_off, adapter_weights, attach_lora, write_adapter
+from mlx_ssd.training.loss import step_gradient
 
-from .tiny import CONFIG, Settings, make_rows, tiny_model
+from .tiny import CONFIG, Settings, make_rows, randomize_adapter, tiny_model, tiny_moe
 
 PROBE = mx.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 LINEAR += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-
-
-def randomize(model):
-    """Give B values: with the zeros it starts from, adapter and base would agree whatever was loaded."""
-    weights = adapter_weights(model)
-    model.load_weights([(name, 0.2 * mx.random.normal(w.shape)) for name, w in weights.items()], strict=False)
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
@@ -29,9 +24,7 @@ def test_attached_adapter_is_float32_everywhere_and_changes_nothing_yet(bits):
     base, model = tiny_model(bits=bits), tiny_model(bits=bits)
     attach_lora(model, Settings())
     weights = adapter_weights(model)
-    expected = {
-        f"model.layers.{layer}.{name}.lora_{side}" for layer in (0, 1) for name in LINEAR for side in "ab"
-    }
+    expected = {f"model.layers.{layer}.{name}.lora_{side}" for layer in (0, 1) for name in LINEAR for side in "ab"}
     assert set(weights) == expected
     assert {array.dtype for array in weights.values()} == {mx.float32}
     assert mx.array_equal(model(PROBE), base(PROBE))
@@ -58,7 +51,7 @@ def test_gradients_are_the_adapters_alone():
 def test_scale_multiplies_the_product_as_it_is():
     model = tiny_model()
     attach_lora(model, Settings(scale=3.0))
-    randomize(model)
+    randomize_adapter(model)
     layer, x = model.layers[0].mlp.up_proj, mx.random.normal((5, CONFIG["hidden_size"]))
     assert mx.allclose(layer(x), layer.linear(x) + 3.0 * (x @ layer.lora_a @ layer.lora_b), atol=1e-5)
 
@@ -82,7 +75,7 @@ def test_mlx_lm_loads_the_written_adapter(tmp_path, bits, changes):
     settings = Settings(**changes)
     model = tiny_model(bits=bits)
     attach_lora(model, settings)
-    randomize(model)
+    randomize_adapter(model)
     write_adapter(model, settings, tmp_path / "adapter")
 
     loaded = load_adapters(tiny_model(bits=bits), str(tmp_path / "adapter"))
@@ -112,7 +105,7 @@ def test_mlx_lm_load_takes_model_and_adapter_folders(tmp_path):
 
     model = tiny_model()
     attach_lora(model, Settings())
-    randomize(model)
+    randomize_adapter(model)
     write_adapter(model, Settings(), tmp_path / "adapter")
     loaded, _ = load(str(base), adapter_path=str(tmp_path / "adapter"))
     assert mx.array_equal(loaded(PROBE), model(PROBE))
@@ -129,3 +122,51 @@ def test_a_second_adapter_is_refused():
     attach_lora(model, Settings())
     with pytest.raises(BadInput, match="adapter already"):
         attach_lora(model, Settings())
+
+
+HEAD_AND_EMBEDDING = ["lm_head", "model.embed_tokens", "self_attn.q_proj", "mlp.down_proj"]
+MODELS = {
+    "dense": (tiny_model, Settings(dropout=0.5)),
+    "4 bit": (lambda: tiny_model(bits=4), Settings(dropout=0.5)),
+    "experts": (tiny_moe, Settings(dropout=0.5)),
+    "the last layer": (tiny_model, Settings(dropout=0.5, num_layers=1)),
+    "head and embedding": (lambda: tiny_model(tied=False), Settings(dropout=0.5, keys=HEAD_AND_EMBEDDING)),
+    "tied embedding": (tiny_model, Settings(dropout=0.5, keys=["model.embed_tokens"])),
+}
+
+
+@pytest.mark.parametrize("build, settings", MODELS.values(), ids=MODELS.keys())
+def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings):
+    bare = build().eval()
+    head, states = output_head(bare), bare.model(PROBE)
+    model = build()
+    attach_lora(model, settings)
+    randomize_adapter(model)
+    model.train()
+    late_head = output_head(model.eval())
+    model.train()
+    mx.random.seed(1)
+    on, after = model(PROBE), mx.random.uniform(shape=(3,))
+    assert mx.abs(on - bare(PROBE)).max() > 0.1, "the adapter does something"
+
+    mx.random.seed(1)
+    with adapter_off(model):
+        assert mx.array_equal(model(PROBE), bare(PROBE))
+        assert mx.array_equal(model.model(PROBE), states)
+        assert mx.array_equal(late_head(model.model(PROBE)), head(states))
+    assert model.training and len(adapter_weights(model)) > 0
+    assert mx.array_equal(model(PROBE), on), "on again, and no random number was drawn by dropout meanwhile"
+    assert mx.array_equal(mx.random.uniform(shape=(3,)), after)
+
+
+def test_the_adapter_is_on_again_after_an_exception():
+    model = tiny_model()
+    attach_lora(model, Settings())
+    randomize_adapter(model)
+    model.eval()
+    before, weights = model(PROBE), set(adapter_weights(model))
+    with pytest.raises(KeyboardInterrupt):
+        with adapter_off(model):
+            raise KeyboardInterrupt
+    assert mx.array_equal(model(PROBE), before)
+    assert set(adapter_weights(model)) == weights and not model.training

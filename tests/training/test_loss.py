@@ -5,8 +5,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_ssd.training.batches import pad_rows
+from mlx_ssd.training.forward import completion_logits, output_head
 from mlx_ssd.training.lora import attach_lora
-from mlx_ssd.training.loss import completion_logits, completion_loss, output_head, step_gradient
+from mlx_ssd.training.loss import completion_loss, step_gradient
 
 from .tiny import CONFIG, Settings, make_rows, tiny_model
 
@@ -66,9 +67,7 @@ def test_a_model_whose_head_is_not_plain_takes_the_whole_forward_pass():
 
     model, rows = Capped(), make_rows(4)
     assert output_head(model) is None
-    assert completion_loss(model, None, pad_rows(rows)).item() == pytest.approx(
-        loss_row_by_row(model, rows), rel=1e-6
-    )
+    assert completion_loss(model, None, pad_rows(rows)).item() == pytest.approx(loss_row_by_row(model, rows), rel=1e-6)
 
 
 def test_gathered_logits_equal_those_of_the_whole_forward_pass():

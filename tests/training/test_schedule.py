@@ -5,9 +5,7 @@ from mlx_ssd.training.schedule import learning_rate
 
 def rates(total, peak=1.0, warmup_fraction=0.1, final_fraction=0.2):
     return [
-        learning_rate(
-            step, total, peak=peak, warmup_fraction=warmup_fraction, final_fraction=final_fraction
-        )
+        learning_rate(step, total, peak=peak, warmup_fraction=warmup_fraction, final_fraction=final_fraction)
         for step in range(total)
     ]
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models import qwen3
+from mlx_lm.models import qwen3, qwen3_moe
+
+from mlx_ssd.training.lora import adapter_weights
 
 CONFIG = {
     "model_type": "qwen3",
@@ -33,6 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
+    targets: str = "tokens"
     rank: int = 4
     scale: float = 2.0
     dropout: float = 0.0
@@ -64,6 +67,23 @@ def tiny_model(*, tied: bool = True, bits: int | None = None, seed: int = 0) -> 
         nn.quantize(model, group_size=32, bits=bits)
     mx.eval(model.parameters())
     return model
+
+
+def tiny_moe() -> qwen3_moe.Model:
+    """The same with eight experts, two a token, in each layer's place of the MLP."""
+    mx.random.seed(0)
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
+    where = {"decoder_sparse_step": 1, "mlp_only_layers": [], "model_type": "qwen3_moe"}
+    model = qwen3_moe.Model(qwen3_moe.ModelArgs.from_dict(CONFIG | experts | where))
+    model.apply(lambda array: array if array.ndim < 2 else 0.3 * mx.random.normal(array.shape))
+    mx.eval(model.parameters())
+    return model
+
+
+def randomize_adapter(model: nn.Module, size: float = 0.2) -> None:
+    """Give B values: with the zeros it starts from, adapter and base agree, and A has no gradient."""
+    weights = adapter_weights(model)
+    model.load_weights([(name, size * mx.random.normal(w.shape)) for name, w in weights.items()], strict=False)
 
 
 def make_rows(count: int = 10, seed: int = 0) -> list[Row]:

@@ -4,9 +4,10 @@ import sys
 
 from tiny import Settings, make_rows, tiny_model
 
+from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.training.loop import train
 
-SETTINGS = Settings(epochs=10, checkpoint_every_steps=2, dropout=0.1)
+SETTINGS = Settings(targets=sys.argv[2], epochs=10, checkpoint_every_steps=2, dropout=0.1)
 
 if __name__ == "__main__":
     train(
@@ -16,4 +17,5 @@ if __name__ == "__main__":
         sys.argv[1],
         fingerprint="kill",
         on_progress=lambda **progress: print(progress["step"], flush=True),
+        target_policy=DecodingPolicy(1.6, 20, 0.8),
     )

@@ -1,0 +1,109 @@
+"""Complete and grade a problem set under several decodings of one model: what is there stays.
+
+Generations are saved before the first is graded. All decodings go in one pass, so that a prompt is read once
+for all of them, and a program that several of them wrote is run once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlx_ssd.decoding.draw import Policy
+from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many
+from mlx_ssd.progress import progress
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.records import Generation, Grade, Problem
+from mlx_ssd.storage import Appender, Journal
+
+STREAM = "eval"  # shared by all arms on purpose: common random numbers sharpen paired differences
+HARNESS_ERRORS_ALLOWED = 0.01  # of the gradings; more means that the grader, not the programs, is broken
+
+
+def generate(
+    paths: Sequence[tuple[Path, Policy]],
+    problems: Sequence[Problem],
+    samples_per_problem: int,
+    recipe: Recipe,
+    load: Callable[[], tuple[Any, Any]],
+    revision: str,
+    label: str,
+) -> dict[str, float]:
+    """Complete each journal under its policy. `load` gives (model, tokenizer) and is called only if something is
+    missing; `revision` names the model, adapter included."""
+    wanted = {(problem.id, index) for problem in problems for index in range(samples_per_problem)}
+    if all(
+        {g.key for g in Journal(path, Generation).read() if (g.model, g.policy) == (revision, policy.name())} >= wanted
+        for path, policy in paths
+    ):
+        return {"completions": 0, "tokens": 0, "seconds": 0.0}
+    from mlx_ssd.sampling.collect import Target, collect
+
+    model, tokenizer = load()
+    return collect(
+        [Target(path, policy) for path, policy in paths],
+        Generation,
+        problems,
+        model,
+        tokenizer,
+        prompt=recipe.prompt,
+        samples_per_problem=samples_per_problem,
+        max_tokens=recipe.evaluate.max_tokens,
+        rows=recipe.evaluate.rows,
+        seed=recipe.seed,
+        stream=STREAM,
+        revision=revision,
+        label=label,
+    )
+
+
+def grade(
+    pairs: Sequence[tuple[Path, Path]], problems: Sequence[Problem], recipe: Recipe, tokenizer: Any, label: str
+) -> None:
+    """Grade what has no grade yet: pairs are (generations, grades). Problems without tests are "ungraded", or
+    "no_code". Raises WorkFailed when the grader is not to be trusted."""
+    of = {problem.id: problem for problem in problems}
+    total, waiting = 0, []
+    for number, (generations_path, grades_path) in enumerate(pairs):
+        generations = sorted(Journal(generations_path, Generation).read(), key=lambda g: g.key)
+        # A harness error says nothing about the program: it is graded again, and the later grade counts.
+        done = {g.key for g in Journal(grades_path, Grade).read() if g.verdict != "harness_error"}
+        total += len(generations)
+        waiting += [(number, g) for g in generations if g.key not in done]
+    if not waiting:
+        return
+    texts = tokenizer.batch_decode([g.completion_ids for _, g in waiting], skip_special_tokens=True)
+    programs = [
+        (number, g.key, of[g.problem_id], extract_code(text)) for (number, g), text in zip(waiting, texts, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress(f"grade {label}", total, total - len(waiting), "programs"))
+        out = [stack.enter_context(Journal(path, Grade).appending()) for _, path in pairs]
+        for number, key, problem, code in programs:
+            if not problem.tests:
+                verdict = "ungraded" if code is not None else "no_code"
+                out[number].add(Grade(problem_id=key[0], sample_index=key[1], verdict=verdict))
+                bar.update(bar.done + 1)
+        _run_programs([p for p in programs if p[2].tests], out, recipe, bar, total)
+
+
+def _run_programs(programs: list, out: list[Appender], recipe: Recipe, bar: Any, total: int) -> None:
+    if not programs:
+        return
+    limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
+    check_canaries(sandbox, limits)
+    items = [((number, key), code, problem.entry_point, problem.tests) for number, key, problem, code in programs]
+    broken = 0
+    for (number, (problem_id, index)), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
+        broken += verdict.verdict == "harness_error"
+        if broken > HARNESS_ERRORS_ALLOWED * total:
+            raise WorkFailed(
+                f"grading was stopped: {broken} programs could not be run as they should "
+                f"({verdict.detail}); this says nothing about the programs"
+            )
+        out[number].add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
+        bar.update(bar.done + 1)
