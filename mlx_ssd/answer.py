@@ -33,10 +33,11 @@ def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
         request = Request(
             arm,
             render(tokenizer, prompt, recipe.prompt),
+            policy,
             sample_key(recipe.seed, STREAM, prompt, sample_index),
             recipe.evaluate.max_tokens,
         )
-        (completed,) = generate(model, [request], policy, tokenizer.eos_token_ids, rows=1)
+        (completed,) = generate(model, [request], tokenizer.eos_token_ids, rows=1)
         said[arm] = tokenizer.decode(completed.completion_ids, skip_special_tokens=True)
         if completed.finish_reason != "stop":
             said[arm] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"

@@ -92,7 +92,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
 def _generate(
     recipe: Recipe, files: RunFiles, arm: str, where: tuple[str, str], problems: list[Problem], policy: Any
 ) -> dict:
-    from mlx_ssd.sampling.collect import collect
+    from mlx_ssd.sampling.collect import Target, collect
 
     path = files.generations(arm, *where)
     source = models.locate(recipe.model)
@@ -103,13 +103,12 @@ def _generate(
         return {"completions": 0}  # all there: no model is loaded
     model, tokenizer = models.load(source, recipe.model.dtype, adapter)
     return collect(
-        path,
+        [Target(path, policy)],
         Generation,
         problems,
         model,
         tokenizer,
         prompt=recipe.prompt,
-        policy=policy,
         samples_per_problem=recipe.evaluate.samples_per_problem,
         max_tokens=recipe.evaluate.max_tokens,
         rows=recipe.evaluate.rows,

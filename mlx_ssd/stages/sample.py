@@ -44,18 +44,17 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.decoding.policy import DecodingPolicy
     from mlx_ssd.records import Sample
-    from mlx_ssd.sampling.collect import collect
+    from mlx_ssd.sampling.collect import Target, collect
 
     source = models.locate(recipe.model)
     model, tokenizer = models.load(source, recipe.model.dtype)
     return collect(
-        files.samples,
+        [Target(files.samples, DecodingPolicy(**recipe.sample.decoding.model_dump()))],
         Sample,
         read_problems(recipe.problems.train, "train"),
         model,
         tokenizer,
         prompt=recipe.prompt,
-        policy=DecodingPolicy(**recipe.sample.decoding.model_dump()),
         samples_per_problem=recipe.sample.samples_per_problem,
         max_tokens=recipe.sample.max_tokens,
         rows=recipe.sample.rows,
