@@ -180,4 +180,4 @@ def _print_report(files: Any) -> None:
     from mlx_ssd.report.terminal import show
     from mlx_ssd.storage import read_json
 
-    show(read_json(files.report_json))
+    show(read_json(files.report_json), str(files.directory))

@@ -7,19 +7,22 @@ import pytest
 
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.stages import get
+from mlx_ssd.stages import get, units
 from mlx_ssd.storage import remove
 from tests import faults
 
 # Small enough for seconds, large enough that every stage has something to be killed in.
 SMALL = (
     "--set", "problems.train.limit=48",
+    "--set", "problems.validation.limit=6",
     "--set", "problems.test.limit=24",
     "--set", "sample.rows=16",
     "--set", "train.epochs=3",
     "--set", "train.rows_per_step=8",
     "--set", "train.rows_per_micro_batch=8",
     "--set", "train.checkpoint_every_steps=4",
+    "--set", "evaluate.curve.temperatures=[0.9, 1.2]",
+    "--set", "evaluate.curve.samples_per_problem=2",
     "--set", "evaluate.samples_per_problem=2",
     "--set", "evaluate.pass_at=[1, 2]",
     "--set", "evaluate.rows=16",
@@ -29,12 +32,12 @@ SMALL = (
 
 def forget(files: RunFiles, *stages: str) -> None:
     """Take a finished run back to where `stages` have not begun: their outputs, and what the manifest says."""
-    recipe = Recipe.load(files.recipe)
     manifest = json.loads(files.manifest.read_text())
-    for name in stages:
-        for path in get(name).outputs(recipe, files):
-            remove(path)
-        del manifest["stages"][name]
+    for unit in units(Recipe.load(files.recipe), files.directory):
+        if unit.stage in stages:
+            for path in get(unit.stage).outputs(unit.recipe, unit.files):
+                remove(path)
+            del manifest["stages"][unit.name]
     files.manifest.write_text(json.dumps(manifest))
 
 

@@ -36,13 +36,21 @@ def copy_of(run, tmp_path):
 def test_finished_run_has_every_file_of_the_layout(finished_run):
     found = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
     decoding = "embedded-test-t0.9-k20-p0.8"
+    students = ("round-1", "round-1/arms/tokens")
+    trained = ("train_log.jsonl", "adapter/adapters.safetensors", "adapter/adapter_config.json")
+    arms, kinds = ("base", "student", "tokens"), ("generations", "grades")
+    sampled = ("problems.jsonl", "selection.json", "samples.jsonl", "rows.jsonl", "curation.json")
     expected = {
-        "recipe.yaml", "manifest.json", "log.txt", "scores.json", "report.json", "report.md",
-        "round-1/samples.jsonl", "round-1/rows.jsonl", "round-1/curation.json", "round-1/train_log.jsonl",
-        "round-1/adapter/adapters.safetensors", "round-1/adapter/adapter_config.json",
-        *(f"eval/{arm}/{decoding}.{kind}.jsonl" for arm in ("base", "student") for kind in ("generations", "grades")),
+        "recipe.yaml", "manifest.json", "log.txt", "scores.json", "report.json", "report.md", "eval/base/best.json",
+        *(f"round-1/{name}" for name in sampled),
+        *(f"{student}/{name}" for student in students for name in trained),
+        *(f"eval/{arm}/{decoding}.{kind}.jsonl" for arm in arms for kind in kinds),
+        *(f"eval/base/embedded-test-two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8.{kind}.jsonl" for kind in kinds),
+        *(f"eval/{arm}/embedded-validation-t1.2-k20-p0.8.{kind}.jsonl" for arm in arms for kind in kinds),
     }  # fmt: skip
     assert expected <= found
+    # The second arm trains on the same samples and rows.
+    assert not any(name.startswith("round-1/arms/tokens/samples") for name in found)
     assert not [name for name in found if "partial" in name or "result" in name]
 
 
@@ -61,7 +69,11 @@ def test_written_recipe_repeats_the_run(finished_run):
     process = faults.run("run", str(finished_run / "recipe.yaml"), "--out", str(finished_run), "--dry-run")
     assert process.returncode == 0
     assert [line for line in process.stdout.splitlines() if line.startswith("# ")][1:] == [
-        f"# {name}: done" for name in ("sample", "curate", "train", "evaluate", "report")
+        f"# {name}: done"
+        for name in (
+            "sample", "curate", "train", "train.tokens",
+            "evaluate.base", "evaluate", "evaluate.tokens", "score", "report",
+        )  # fmt: skip
     ]
 
 
@@ -99,6 +111,7 @@ def test_harness_errors_are_graded_again(finished_run, tmp_path):
     grades.write_text(json.dumps(grade) + "\n" + "".join(rest))
     files.scores.unlink()
     assert faults.run("evaluate", str(files.directory)).returncode == 0
+    assert faults.run("score", str(files.directory)).returncode == 0
     assert files.scores.read_text() == before
 
 
@@ -115,7 +128,7 @@ def test_redo_makes_the_stage_and_what_follows_anew(finished_run, tmp_path):
     assert process.returncode == 0, process.stderr
     rows = len(files.rows.read_text().splitlines())
     assert rows < len(files.samples.read_text().splitlines())
-    assert json.loads(files.report_json.read_text())["curation"]["kept"] == rows
+    assert [arm["curation"]["kept"] for arm in json.loads(files.report_json.read_text())["arms"]] == [rows, rows]
 
 
 def test_lost_output_is_made_again(finished_run, tmp_path):
@@ -287,7 +300,7 @@ class TestBadInput:
         path = tmp_path / "problems.jsonl"
         path.write_text(json.dumps({"id": "untested", "prompt": "x"}) + "\n")
         extra = ["--set", f"problems.test={{source: jsonl, path: {path}}}", "--redo"]
-        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "'untested'", "has no tests")
+        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "one test problem gives no interval")
 
     def test_single_test_problem(self, finished_run, tmp_path):
         files = copy_of(finished_run, tmp_path)

@@ -1,41 +1,74 @@
-"""Problem sets: where prompts come from, and the tests that grade their answers."""
+"""Problem sets: where prompts come from, and the tests that grade their answers.
+
+One module a source: `embedded`, `jsonl` (a user's own file), `rstar_coder` (the paper's prompts).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from mlx_ssd import assets
 from mlx_ssd.errors import BadInput
+from mlx_ssd.problems import embedded, jsonl, rstar_coder
+from mlx_ssd.problems.decontaminate import normal_form
 from mlx_ssd.recipe import ProblemSource
-from mlx_ssd.records import Problem, parse_line
+from mlx_ssd.records import Problem
+from mlx_ssd.storage import hash_path
+
+Account = dict[str, int | str]  # what was read, left out and kept, for the report
+
+
+def identity(source: ProblemSource, role: str) -> str:
+    """What a fingerprint needs to know of the data: a hash of the contents, wherever they lie, or the data
+    set and its commit. Reads no network. Raises BadInput for a file that is not there."""
+    if source.source == "rstar_coder":
+        return rstar_coder.identity(source, role)
+    return hash_path(problem_file(source, role))
 
 
 def problem_file(source: ProblemSource, role: str) -> Path:
-    """The JSONL file that `source` means for `role` ("train", "validation" or "test")."""
-    if source.source == "embedded":
-        return assets.problems_path(role)
-    return Path(source.path or "").expanduser()
+    """The JSONL file of an embedded or jsonl source. Raises BadInput when it is not there."""
+    return embedded.path(role) if source.source == "embedded" else jsonl.path(source, role)
 
 
 def read_problems(source: ProblemSource, role: str) -> list[Problem]:
-    """The problems in file order, at most `source.limit`. Raises BadInput for a missing or empty file,
-    a line that is not a problem, or an id given twice."""
-    path = problem_file(source, role)
-    if not path.is_file():
-        raise BadInput(f"problems.{role}.path: {path} does not exist")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at U+2028 too
-    except UnicodeDecodeError:
-        raise BadInput(f"problems.{role}.path: {path} is not a text file in UTF-8") from None
-    problems = [
-        parse_line(Problem, line, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not problems:
-        raise BadInput(f"problems.{role}.path: {path} holds no problem")
-    twice = [id_ for id_, count in Counter(p.id for p in problems).items() if count > 1]
-    if twice:
-        raise BadInput(f"problems.{role}.path: {path} has id {twice[0]!r} more than once; ids must be unique")
-    return problems[: source.limit]
+    """The problems of `role` ("train", "validation" or "test") in the order of the data, `source.limit` of
+    them after the first `source.skip`. Nothing is decontaminated: there is nothing to compare with.
+
+    Raises BadInput for missing or malformed data, or when no problem is left; WorkFailed when a stream
+    from the hub breaks off.
+    """
+    if source.source == "rstar_coder":
+        return rstar_coder.select(source, (), role)[0]
+    return _part(jsonl.read(problem_file(source, role), role), source, role)
+
+
+def select_training(source: ProblemSource, against: Sequence[Problem]) -> tuple[list[Problem], Account]:
+    """The problems to sample from, and the account of what was left out and why (docs/problems.md).
+
+    `against` are the problems that the student will be judged on: a problem of rStar-Coder that shares
+    `source.decontaminate` words in a row with one of them is dropped. A user's own file is sampled as it
+    is; its account counts what is repeated in it and what is in `against` too. Raises as `read_problems`.
+    """
+    if source.source == "rstar_coder":
+        return rstar_coder.select(source, against, "train")
+    everything = jsonl.read(problem_file(source, "train"), "train")
+    kept = _part(everything, source, "train")
+    prompts = [normal_form(problem.prompt) for problem in kept]
+    judged = {normal_form(problem.prompt) for problem in against}
+    return kept, {
+        "source": source.source,
+        "rows": len(everything),
+        "skipped": source.skip,
+        "beyond_limit": len(everything) - source.skip - len(kept),
+        "kept": len(kept),
+        "kept_though_repeated": len(prompts) - len(set(prompts)),
+        "kept_though_in_tests": sum(prompt in judged for prompt in prompts),
+    }
+
+
+def _part(problems: list[Problem], source: ProblemSource, role: str) -> list[Problem]:
+    kept = problems[source.skip :][: source.limit]
+    if not kept:
+        raise BadInput(f"problems.{role}.skip: {source.skip} leaves none of the {len(problems)} problems; lower it")
+    return kept

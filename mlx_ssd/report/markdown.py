@@ -21,8 +21,10 @@ def points(interval: dict[str, float]) -> str:
 
 def score_table(facts: dict[str, Any]) -> Table:
     """Header and rows: an arm a row. The columns of difficulty levels are the first pass@k there; at 80
-    columns there is no room for more words."""
+    columns there is no room for more words. Without any pass@k, what needs no tests."""
     ks = _ks(facts)
+    if not ks:
+        return ["arm", "with code %", "tokens", "ended by itself %"], [_without_tests(s) for s in facts["scores"]]
     levels = _levels(facts)
     rows = []
     for score in facts["scores"]:
@@ -35,6 +37,12 @@ def score_table(facts: dict[str, Any]) -> Table:
             ]
         )
     return ["arm", *(f"pass@{k} %" for k in ks), *levels], rows
+
+
+def _without_tests(score: dict[str, Any]) -> list[str]:
+    ended = score["finish_reasons"].get("stop", 0) / sum(score["finish_reasons"].values())
+    code = score["extractable_code"]
+    return [score["arm"], f"{100 * code:.1f}", f"{score['completion_tokens']:.1f}", f"{100 * ended:.1f}"]
 
 
 def difference_table(facts: dict[str, Any]) -> Table:
@@ -84,8 +92,8 @@ def decoding(settings: dict[str, Any]) -> str:
     return f"T {settings['temperature']:g}, top-k {settings['top_k']}, top-p {settings['top_p']:g} ({order})"
 
 
-def lines_beside(facts: dict[str, Any]) -> list[str]:
-    """What stands under the tables, a fact a line."""
+def legend(facts: dict[str, Any]) -> list[str]:
+    """What the tables' lines mean, and what the run cost."""
     scores, ks, levels = facts["scores"], _ks(facts), _levels(facts)
     of_levels = f" {' and '.join(levels)}: pass@{ks[0]} by difficulty." if levels and ks else ""
     lines = [
@@ -103,11 +111,16 @@ def lines_beside(facts: dict[str, Any]) -> list[str]:
         )
     if any(score["arm"] == "two-stage" for score in scores):
         lines.append("two-stage: the base decoded as an ideally fitted student would be; no training.")
-    for score in scores:
-        lines.append(f"{score['arm']} ({score['decoding']}): {_answers(score)}.")
-    lines += [_made_of(arm) for arm in facts["arms"]]
+    targets = {"tokens": "the sampled tokens", "distribution": "the distribution they were drawn from"}
+    lines += [f"{arm['name']}: trained on {targets[arm['training']['targets']]}." for arm in facts["arms"]]
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())
     return [*lines, f"Time: {times}; peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB."]
+
+
+def details(facts: dict[str, Any]) -> list[str]:
+    """How each line's answers look, and what each student was made of."""
+    of_scores = [f"{score['arm']} ({score['decoding']}): {_answers(score)}." for score in facts["scores"]]
+    return of_scores + [_made_of(arm) for arm in facts["arms"]]
 
 
 def _answers(score: dict[str, Any]) -> str:
@@ -122,13 +135,10 @@ def _answers(score: dict[str, Any]) -> str:
 def _made_of(arm: dict[str, Any]) -> str:
     curation, training, selection = arm["curation"], arm["training"], arm["selection"]
     dropped = ", ".join(f"{n} {reason}" for reason, n in curation["dropped"].items() if n) or "none"
-    left_out = ", ".join(f"{n} {reason}" for reason, n in selection.items() if isinstance(n, int) and n)
-    target = {"tokens": "the sampled tokens", "distribution": "the distribution they were drawn from"}[
-        training["targets"]
-    ]
+    prompts = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in selection.items() if isinstance(n, int) and n)
     return (
-        f"{arm['name']}: trained on {target}, {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
-        f"{decoding(arm['sample_decoding'])}; dropped: {dropped}; prompts: {left_out}; no answer was checked; "
+        f"{arm['name']}: {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
+        f"{decoding(arm['sample_decoding'])}; dropped: {dropped}; prompts: {prompts}; no answer was checked; "
         f"{training['steps']} optimizer steps, loss {training['loss_first_tenth']:.3f} (first tenth) -> "
         f"{training['loss_last_tenth']:.3f} (last tenth)."
     )
@@ -160,7 +170,7 @@ def render(facts: dict[str, Any]) -> str:
     if curve := _markdown(curve_table(facts)):
         lines += [f"pass@1 % by temperature on {facts['curve'][0]['suite']}, where settings are chosen:", "", *curve]
     lines += [
-        *_section("", lines_beside(facts)),
+        *_section("", [*legend(facts), *details(facts)]),
         *_section("Not measured here:", facts["not_measured"]),
         "Next:",
         "",

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_ssd.report.markdown import curve_table, difference_table, lines_beside, score_table
+from mlx_ssd.report.markdown import curve_table, difference_table, legend, score_table
 
 
-def show(facts: dict[str, Any], console: Console | None = None) -> None:
+def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
 
     def table(title: str, content: tuple[list[str], list[list[str]]]) -> None:
@@ -31,10 +31,10 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
         console.print(line, soft_wrap=True, markup=False)
     if facts["curve"]:
         table(f"pass@1 % by temperature on {facts['curve'][0]['suite']}", curve_table(facts))
-    for line in lines_beside(facts):
+    for line in legend(facts):
         console.print(line, soft_wrap=True, markup=False)
     console.print("Not measured here:")
     for line in facts["not_measured"]:
         console.print(f"- {line}", soft_wrap=True)
-    console.print("Next:")
+    console.print(f"More in {run_dir}/report.md. Next:")
     console.print(f"  {facts['next']}", soft_wrap=True, markup=False)

@@ -11,10 +11,11 @@ from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
-from mlx_ssd.report.facts import sentence
-from mlx_ssd.report.markdown import render
+from mlx_ssd.report.facts import not_measured, sentence, verdict, warnings
+from mlx_ssd.report.markdown import difference_table, render, score_table
 
-WHERE = ("embedded-test", "t0.9-k20-p0.8")
+SUITE, OWN = "embedded-test", "t0.9-k20-p0.8"
+TWO_STAGE = "two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8"
 
 
 def lines(path):
@@ -41,10 +42,16 @@ def problems(recipe):
     return lines(assets.problems_path("test"))[: recipe.problems.test.limit]
 
 
-def outcomes(files, arm, problems):
+def journal(files, label, decoding, kind):
+    """The journal behind a line of the table, by its documented name."""
+    model = "base" if label in ("base", "base-best", "two-stage") else label
+    return lines(files.directory / "eval" / model / f"{SUITE}-{decoding}.{kind}.jsonl")
+
+
+def outcomes(files, label, decoding, problems):
     """Per problem, the list of passed (True) or not, in the problems' order."""
     of = defaultdict(list)
-    for grade in lines(files.grades(arm, *WHERE)):
+    for grade in journal(files, label, decoding, "grades"):
         assert grade["verdict"] != "harness_error"
         of[grade["problem_id"]].append(grade["verdict"] == "pass")
     return [of[p["id"]] for p in problems]
@@ -56,13 +63,15 @@ def pass_at(results, k):
     return sum(any(subset) for subset in subsets) / len(subsets)
 
 
-@pytest.mark.parametrize("arm", ["base", "student"])
+@pytest.mark.parametrize("arm", ["base", "base-best", "two-stage", "student", "tokens"])
 def test_scores(arm, files, report, recipe, problems):
     (score,) = [s for s in report["scores"] if s["arm"] == arm]
-    results = outcomes(files, arm, problems)
+    decoding = score["decoding"]
+    assert decoding == {"two-stage": TWO_STAGE, "base-best": decoding}.get(arm, OWN)
+    results = outcomes(files, arm, decoding, problems)
     assert {len(r) for r in results} == {recipe.evaluate.samples_per_problem} == {score["samples_per_problem"]}
-    assert score["problems"] == len(problems) == recipe.problems.test.limit
-    assert (score["suite"], score["decoding"]) == WHERE
+    assert score["problems"] == score["graded_problems"] == len(problems) == recipe.problems.test.limit
+    assert score["suite"] == SUITE
     assert set(score["pass_at"]) == {str(k) for k in recipe.evaluate.pass_at}
     for k in recipe.evaluate.pass_at:
         values = [pass_at(r, k) for r in results]
@@ -74,7 +83,7 @@ def test_scores(arm, files, report, recipe, problems):
             of_level = [v for v, p in zip(values, problems, strict=True) if p["difficulty"] == level]
             expected = sum(of_level) / len(of_level)
             assert score["pass_at_by_difficulty"][level][str(k)] == pytest.approx(expected, abs=1e-12)
-    generations, grades = lines(files.generations(arm, *WHERE)), lines(files.grades(arm, *WHERE))
+    generations, grades = (journal(files, arm, decoding, kind) for kind in ("generations", "grades"))
     assert score["verdicts"] == Counter(g["verdict"] for g in grades)
     assert score["finish_reasons"] == Counter(g["finish_reason"] for g in generations)
     mean = sum(len(g["completion_ids"]) for g in generations) / len(generations)
@@ -83,13 +92,46 @@ def test_scores(arm, files, report, recipe, problems):
     assert score["extractable_code"] == pytest.approx(with_code)
 
 
-def test_difference(files, report, recipe, problems):
-    (comparison,) = report["comparisons"]
-    assert (comparison["baseline"], comparison["arm"]) == ("base", "student")
-    assert comparison["decoding"] == comparison["baseline_decoding"] == WHERE[1]
+def test_every_student_is_compared_with_every_control(report):
+    pairs = [(c["arm"], c["baseline"]) for c in report["comparisons"]]
+    controls = ("base", "base-best", "two-stage")
+    expected = [(arm, control) for arm in ("student", "tokens") for control in controls]
+    assert sorted(pairs) == sorted([*expected, ("two-stage", "base-best"), ("student", "tokens")])
+
+
+def test_best_decoding_of_the_base_is_the_first_best_on_validation(files, report, recipe):
+    rates = []
+    for top_p in (0.8, 0.95):
+        for temperature in recipe.evaluate.curve.temperatures:
+            name = f"t{temperature}-k20-p{top_p}"
+            grades = lines(files.directory / f"eval/base/embedded-validation-{name}.grades.jsonl")
+            rates.append((name, sum(grade["verdict"] == "pass" for grade in grades) / len(grades)))
+    assert [(tried["decoding"], tried["pass@1"]) for tried in report["base_best"]["tried"]] == rates
+    (score,) = [s for s in report["scores"] if s["arm"] == "base-best"]
+    assert score["decoding"] == max(rates, key=lambda rate: rate[1])[0]
+
+
+def test_curve(files, report, recipe):
+    of_base = {(p["temperature"], p["top_p"]) for p in report["curve"] if p["arm"] == "base"}
+    assert of_base == {(t, p) for t in recipe.evaluate.curve.temperatures for p in (0.8, 0.95)}
+    for point in report["curve"]:
+        model = "base" if point["arm"] in ("base", "two-stage") else point["arm"]
+        grades = lines(files.directory / f"eval/{model}/embedded-validation-{point['decoding']}.grades.jsonl")
+        assert len(grades) == recipe.problems.validation.limit * recipe.evaluate.curve.samples_per_problem
+        rate = sum(grade["verdict"] == "pass" for grade in grades) / len(grades)
+        assert point["pass_at"]["1"]["mean"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_difference(number, files, report, recipe, problems):
+    comparison = report["comparisons"][number]
     assert set(comparison["difference"]) == {str(k) for k in recipe.evaluate.pass_at}
+    sides = (("baseline", "baseline_decoding"), ("arm", "decoding"))
     for k in recipe.evaluate.pass_at:
-        base, student = ([pass_at(r, k) for r in outcomes(files, arm, problems)] for arm in ("base", "student"))
+        base, student = (
+            [pass_at(r, k) for r in outcomes(files, comparison[arm], comparison[decoding], problems)]
+            for arm, decoding in sides
+        )
         difference = comparison["difference"][str(k)]
         expected = sum(b - a for a, b in zip(base, student, strict=True)) / len(base)
         assert difference["mean"] == pytest.approx(expected, abs=1e-12)
@@ -100,12 +142,16 @@ def test_difference(files, report, recipe, problems):
 
 def test_curation_and_training(files, report, recipe):
     samples, rows, log = lines(files.samples), lines(files.rows), lines(files.training_log)
-    account = report["curation"]
+    student, tokens = report["arms"]
+    assert (student["training"]["targets"], tokens["training"]["targets"]) == ("distribution", "tokens")
+    account = student["curation"]
+    assert tokens["curation"] == account
+    assert student["selection"]["kept"] == len(samples)
     assert account["samples"] == len(samples) == recipe.problems.train.limit
     assert account["kept"] == len(rows) == len(samples) - sum(account["dropped"].values())
     assert account["completion_tokens"] == sum(len(r["completion_ids"]) for r in rows)
     assert account["finish_reasons"] == Counter(s["finish_reason"] for s in samples)
-    training = report["training"]
+    training = student["training"]
     assert training["steps"] == len(log) == recipe.train.epochs * -(-len(rows) // recipe.train.rows_per_step)
     tenth = max(1, len(log) // 10)
     losses = [entry["loss"] for entry in log]
@@ -115,12 +161,19 @@ def test_curation_and_training(files, report, recipe):
 
 def test_times_memory_and_model_are_the_manifests(files, report):
     stages = json.loads(files.manifest.read_text())["stages"]
-    assert report["seconds"] == {
-        name: stages[name]["measured"]["seconds"] for name in ("sample", "curate", "train", "evaluate")
+    of_arms = {
+        "sample": ["sample"],
+        "curate": ["curate"],
+        "train": ["train", "train.tokens"],
+        "evaluate": ["evaluate.base", "evaluate", "evaluate.tokens"],
+        "score": ["score"],
     }
-    assert report["peak_rss_bytes"] == max(
-        stages[name]["measured"]["peak_rss_bytes"] for name in ("sample", "curate", "train", "evaluate")
-    )
+    for stage, units in of_arms.items():
+        seconds = sum(stages[unit]["measured"]["seconds"] for unit in units)
+        assert report["seconds"].pop(stage) == pytest.approx(seconds, abs=0.01)
+    assert report["seconds"] == {}
+    peaks = [stages[unit]["measured"]["peak_rss_bytes"] for units in of_arms.values() for unit in units]
+    assert report["peak_rss_bytes"] == max(peaks)
     assert {sample["model"] for sample in lines(files.samples)} == {report["model"]["revision"]}
 
 
@@ -135,29 +188,73 @@ def test_every_number_of_the_markdown_is_in_the_report(files, report):
     """The text says nothing that the facts do not hold: it is their rendering, and each table cell a fact."""
     text = files.report_md.read_text()
     assert text == render(report)
-    table = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| (base|student) ", line)]
-    for cells, score in zip(table, [*report["scores"]], strict=False):
+    arms = r"\| (base|base-best|two-stage|student|tokens) \|"
+    table = [line.split("|")[1:-1] for line in text.splitlines() if re.match(arms, line)]
+    assert len(table) == len(report["scores"])
+    for cells, score in zip(table, report["scores"], strict=True):
         for cell, k in zip(cells[1:], sorted(score["pass_at"], key=int), strict=False):
             value = score["pass_at"][k]
             numbers = [float(n) for n in re.findall(r"-?\d+\.\d", cell)]
             assert numbers == [round(100 * value[part], 1) for part in ("mean", "low", "high")]
 
 
-def words(low, mean, high, problems=100):
-    comparison = Comparison(
-        baseline="base", baseline_decoding="d", arm="student", decoding="d", suite="s", difference={}
+def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding="d"):
+    interval = Interval(mean=mean, low=low, high=high)
+    return Comparison(
+        baseline=baseline,
+        baseline_decoding=baseline_decoding,
+        arm="student",
+        decoding=decoding,
+        suite="s",
+        difference={1: interval},
     )
-    return sentence(comparison, 1, Interval(mean=mean, low=low, high=high), problems)
+
+
+def words(low, mean, high, problems=100):
+    return sentence("student", 1, [comparison(low, mean, high)], problems)
 
 
 def test_words_are_what_the_interval_allows():
-    assert "is better by +5.0 points [+1.0, +9.0]" in words(0.01, 0.05, 0.09)
-    assert "is worse by" in words(-0.09, -0.05, -0.01)
+    assert words(0.01, 0.05, 0.09) == "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0])."
+    assert "loses to base" in words(-0.09, -0.05, -0.01)
     for low, high in ((-0.01, 0.09), (0.0, 0.09), (-0.09, 0.0)):
-        assert "no difference can be told" in words(low, (low + high) / 2, high)
-        assert "better" not in words(low, (low + high) / 2, high)
+        assert "cannot be told from" in words(low, (low + high) / 2, high)
+        assert "beats" not in words(low, (low + high) / 2, high)
+
+
+def test_verdict_names_what_was_beaten():
+    controls = [
+        comparison(0.01, 0.05, 0.09),
+        comparison(-0.01, 0.02, 0.05, "base-best", baseline_decoding="other"),
+        comparison(-0.06, -0.03, -0.01, "two-stage", baseline_decoding="third"),
+    ]
+    assert verdict(controls, 100) == [
+        "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]); "
+        "cannot be told from base-best (+2.0 [-1.0, +5.0]); loses to two-stage (-3.0 [-6.0, -1.0])."
+    ]
 
 
 def test_no_verdict_from_a_handful_of_problems():
     said = words(0.5, 0.75, 1.0, problems=2)
-    assert "2 problems are too few for a verdict" in said and "better" not in said
+    assert "2 problems are too few for a verdict" in said and "beats" not in said
+
+
+def test_without_tests_the_report_says_what_cannot_be_measured(report):
+    untested = json.loads(json.dumps(report))
+    untested["comparisons"] = [c | {"difference": {}} for c in untested["comparisons"]]
+    for score in untested["scores"]:
+        score |= {"pass_at": {}, "pass_at_by_difficulty": {}, "graded_problems": 0}
+    header, rows = score_table(untested)
+    assert header == ["arm", "with code %", "tokens", "ended by itself %"]
+    assert [row[0] for row in rows] == ["base", "base-best", "two-stage", "student", "tokens"]
+    assert difference_table(untested)[1] == []
+    scores = {"scores": untested["scores"], "trained_on": {}}
+    assert "Whether answers are right: the test problems have no tests." in not_measured(Recipe(), scores)[0]
+
+
+def test_warnings():
+    arm = {"name": "student", "curation": {"finish_reasons": {"length": 3, "stop": 1}}, "selection": {}}
+    scores = {"scores": [{"problems": 9}], "trained_on": {"student": 4, "tokens": 0}}
+    cut, leaked = warnings([arm], scores)
+    assert cut.startswith("75 % of the samples of student were cut at sample.max_tokens")
+    assert leaked == "4 of the 9 test problems were prompts that student was trained on."
