@@ -130,14 +130,19 @@ for _name in STAGE_HELP:
 @main.command("probe")
 @click.argument("what", metavar="MODEL|RECIPE", default="quickstart")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the answers (default: runs/probe-NAME).")
-@click.option("--problems", default=120, show_default=True, help="Of the validation problems, at most so many.")
-@click.option("--samples", default=4, show_default=True, help="Completions of each problem under each decoding.")
+@click.option("--problems", type=int, help="Of the validation problems, at most so many; usually 100.")
+@click.option("--samples", type=int, help="Completions of each problem under each decoding; usually 5.")
 @click.option(
     "--policy", "policies", multiple=True, metavar="T,K,P", help="Try this sampling policy instead of the usual ones."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
 def probe_command(
-    what: str, out: Path | None, problems: int, samples: int, policies: tuple[str, ...], overrides: tuple[str, ...]
+    what: str,
+    out: Path | None,
+    problems: int | None,
+    samples: int | None,
+    policies: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
     """Estimate, before any training, what self-distillation can gain and with which settings.
 
@@ -149,8 +154,9 @@ def probe_command(
 
     if hint := machine.slow_blas_hint():
         click.echo(f"note: {hint}", err=True)
+    size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
     chosen = [_policy(text) for text in policies]
-    words.show(probe(what, out, problems, samples, chosen, _overrides(overrides, None)))
+    words.show(probe(what, out, policies=chosen, overrides=_overrides(overrides, None), **size))
 
 
 def _policy(text: str) -> Any:

@@ -37,7 +37,7 @@ def probe(
     policies: Sequence[DecodingPolicy] = (),
     overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The room that self-distillation has, without training; the facts of DIR/probe.json (docs/formats.md).
+    """The room that self-distillation has, without training; the facts of DIR/probe.json.
 
     what: a recipe, its name or file, or a model (then quickstart's settings with it). policies: to sample training
     data with; by default the recipe's own and those around it. What an interrupted probe drew in `out` (default

@@ -18,12 +18,13 @@ from mlx_ssd.recipe import ProblemSource, Recipe, find, names
 from mlx_ssd.records import Problem
 from mlx_ssd.storage import hash_json, read_json, write_json
 
-PROBLEMS, SAMPLES = 120, 4
+PROBLEMS, SAMPLES = 100, 5  # so many samples give pass@5
 # (temperature, top-k, top-p) to sample the training data with: the paper's, and what lies around it.
 POLICIES = ((1.3, 20, 0.8), (1.6, 20, 0.8), (2.0, 20, 0.8), (1.6, 20, 0.95))
-TEMPERATURES = (0.6, 0.75, 0.9, 1.05, 1.2)  # of two-stage decoding's second stage: T_eval of the student
+# T_train T_eval: the two multiply (docs/decoding.md). After T 1.6 these are T_eval 0.6, 0.75, 0.9, 1.05 and 1.2.
+PRODUCTS = (0.96, 1.2, 1.44, 1.68, 1.92)
 BASE_TEMPERATURES = (0.6, 0.9, 1.05, 1.2, 1.35, 1.5)
-BASE_TOP_P = (0.95,)  # beside the recipe's own
+BASE_TOP_P = ((0.95, (0.6, 0.9)),)  # beside the recipe's own; what truncates less wants a lower temperature
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,15 @@ class Question:
         """The base as itself, the recipe's own decoding first."""
         grid = [
             replace(self.own, temperature=temperature, top_p=top_p)
-            for top_p in dict.fromkeys((self.own.top_p, *BASE_TOP_P))
-            for temperature in BASE_TEMPERATURES
+            for top_p, temperatures in ((self.own.top_p, BASE_TEMPERATURES), *BASE_TOP_P)
+            for temperature in temperatures
         ]
         return [self._entry(BASE, policy) for policy in dict.fromkeys((self.own, *grid))]
 
     def two_stage(self, train: DecodingPolicy) -> list[Entry]:
         """The base as the ideal student of a sampling policy."""
-        return [
-            self._entry(TWO_STAGE, TwoStagePolicy(train, replace(self.own, temperature=temperature)))
-            for temperature in TEMPERATURES
-        ]
+        temperatures = [round(product / (1 if train.greedy else train.temperature), 2) for product in PRODUCTS]
+        return [self._entry(TWO_STAGE, TwoStagePolicy(train, replace(self.own, temperature=t))) for t in temperatures]
 
     def entries(self) -> list[Entry]:
         """All of them, the base first."""
@@ -165,8 +164,8 @@ def _source(recipe: Recipe, problems: int) -> ProblemSource:
 def _check_problems(problems: list[Problem], recipe: Recipe) -> None:
     if not all(problem.tests for problem in problems):
         raise BadInput("problems.validation: a probe grades answers, but some of these problems have no tests")
-    if len(problems) < 4:
-        raise BadInput(f"problems.validation: {len(problems)} problems give no interval; a probe needs at least 4")
+    if len(problems) < 8:
+        raise BadInput(f"problems.validation: {len(problems)} problems give no interval; a probe needs at least 8")
     if recipe.problems.test.source != "rstar_coder":
         tested = {problem.prompt for problem in read_problems(recipe.problems.test, "test")}
         if same := next((problem.id for problem in problems if problem.prompt in tested), None):

@@ -50,11 +50,11 @@ def estimate(
     passed: float [problems, settings, samples], 1 for a program that passes, 0 for one that does not, nan for one
     that could not be graded; a sample of the same number was drawn with the same uniforms in every setting.
     test_problems, test_samples: size of the test that `measured` is about. Intervals are 95 %, from the bootstrap's
-    standard deviation. Raises BadInput with fewer than four problems or two samples.
+    standard deviation. Raises BadInput with fewer than eight problems or two samples.
     """
     problems, _, samples = passed.shape
-    if problems < 4 or samples < 2:
-        raise BadInput(f"the room needs at least 4 problems with 2 samples each; got {problems} with {samples}")
+    if problems < 8 or samples < 2:
+        raise BadInput(f"the room needs at least 8 problems with 2 samples each; got {problems} with {samples}")
     rates = np.nanmean(passed, axis=2)
     settings, baselines = np.asarray(settings), np.asarray(baselines)
     best = int(settings[rates[:, settings].mean(axis=0).argmax()])
@@ -65,7 +65,7 @@ def estimate(
     # How often each problem is drawn: a problem drawn twice stays on its side of every split.
     drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples).astype(np.float64)
     mean = float(_cross_fitted(rates, np.ones((1, problems)), halves, settings, baselines)[0])
-    variance = _cross_fitted(rates, drawn, halves, settings, baselines).var(ddof=1)
+    variance = np.nanvar(_cross_fitted(rates, drawn, halves, settings, baselines), ddof=1)
     difference = passed[:, best] - passed[:, baseline]
     noise = _variance_of_test(difference, test_problems, test_samples)
     return Room(best, baseline, _around(mean, variance), _around(mean, variance + noise))
@@ -75,21 +75,22 @@ def _cross_fitted(
     rates: np.ndarray, weights: np.ndarray, halves: np.ndarray, settings: np.ndarray, baselines: np.ndarray
 ) -> np.ndarray:
     """The gain [resamples] for problem weights [resamples, problems] and splits [splits, problems]."""
-    gains = np.zeros(len(weights))
+    gains = []
     rows = np.arange(len(weights))
     for half in halves:
         one, other = (_means(rates, weights * side) for side in (half, ~half))
         for chosen_on, measured_on in ((one, other), (other, one)):
             best = settings[chosen_on[:, settings].argmax(axis=1)]
             baseline = baselines[chosen_on[:, baselines].argmax(axis=1)]
-            gains += measured_on[rows, best] - measured_on[rows, baseline]
-    return gains / (2 * len(halves))
+            gains.append(measured_on[rows, best] - measured_on[rows, baseline])
+    return np.nanmean(gains, axis=0)
 
 
 def _means(rates: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means over problems [resamples, settings]."""
     total = weights.sum(axis=1, keepdims=True)
-    # A resample that left a half of very few problems empty says nothing there: all settings are alike.
-    return weights @ rates / np.maximum(total, 1)
+    total[total == 0] = np.nan  # of few problems a resample may draw none of one half, and then says nothing
+    return weights @ rates / total
 
 
 def _variance_of_test(difference: np.ndarray, problems: int, samples: int) -> float:

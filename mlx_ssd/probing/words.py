@@ -42,7 +42,7 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     )
     test = facts["test"]
     said.append(
-        f"A student trained with it is expected to show {points(best['measured'])} points over the base at its best on "
+        f"A student of that policy is expected to show {points(facts['measured'])} points over the base at its best on "
         f"{test['problems']} test problems x {test['samples_per_problem']}, if training fits perfectly; sampled tokens "
         "as targets, and too little training, give less."
     )
@@ -77,20 +77,19 @@ def base_table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def policy_table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a policy a row, the one with the most room first."""
+    """Header and rows: a policy a row, the one with the most room first. Made for 80 columns."""
     ks = list(facts["policies"][0]["best"]["pass_at"])
     rows = [
         [
-            str(rank),
             _short(policy["train"]),
             f"{policy['best']['temperature']:g}",
-            *(f"{100 * policy['best']['pass_at'][k]:.1f}" if k in policy["best"]["pass_at"] else "-" for k in ks),
+            " / ".join(f"{100 * value:.1f}" for value in policy["best"]["pass_at"].values()),
             points(policy["room"]),
             points(policy["measured"]),
         ]
-        for rank, policy in enumerate(facts["policies"], start=1)
+        for policy in facts["policies"]
     ]
-    return ["", "T,k,p to sample", "T_eval", *(f"pass@{k}" for k in ks), "room", "a test will show"], rows
+    return ["T,k,p", "T_eval", f"pass@{' / '.join(ks)}", "room", "a test will show"], rows
 
 
 def legend(facts: dict[str, Any]) -> list[str]:
@@ -98,14 +97,22 @@ def legend(facts: dict[str, Any]) -> list[str]:
         f"{facts['problems']} problems of {facts['suite']}, {facts['samples_per_problem']} samples each; pass@k in %, "
         "differences in points of pass@1 with 95 % intervals.",
         "room: two-stage decoding at its best T_eval less the base at its best, each chosen on one half of the "
-        "problems and measured on the other (docs/method.md).",
+        "problems and measured on the other; in the sentences the policy too is so chosen (docs/method.md).",
     ]
 
 
 def markdown(facts: dict[str, Any]) -> str:
     lines = [f"# Probe of {facts['recipe']}", "", *facts["verdict"], ""]
     lines += [f"Warning: {warning}." for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
-    lines += ["The base:", "", *_pipes(base_table(facts)), "", "Two-stage decoding:", "", *_pipes(policy_table(facts))]
+    lines += [
+        "The base:",
+        "",
+        *_pipes(base_table(facts)),
+        "",
+        "Two-stage decoding after each sampling policy, best first:",
+        "",
+        *_pipes(policy_table(facts)),
+    ]
     return (
         "\n".join([*lines, "", *legend(facts), "", f"Model: {facts['model']['path']}, {facts['model']['revision']}."])
         + "\n"
@@ -117,7 +124,7 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     for title, (header, rows) in (
         (f"{facts['recipe']}: the base, pass@1 %", base_table(facts)),
-        ("two-stage decoding, no training", policy_table(facts)),
+        ("two-stage decoding (no training) after each policy, best first", policy_table(facts)),
     ):
         grid = Table(title=title, title_justify="left")
         for name in header:
