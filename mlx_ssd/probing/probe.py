@@ -17,7 +17,7 @@ from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, SsdError, WorkFailed
 from mlx_ssd.probing import words
 from mlx_ssd.probing.question import PROBLEMS, SAMPLES, Question, ask, recipe_of
-from mlx_ssd.probing.room import estimate
+from mlx_ssd.probing.room import FEWEST, estimate
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
@@ -43,6 +43,8 @@ def probe(
     data with; by default the recipe's own and those around it. What an interrupted probe drew in `out` (default
     runs/probe-NAME) is used. Raises BadInput, WorkFailed, or Interrupted (exit 130).
     """
+    if problems < FEWEST:
+        raise BadInput(f"--problems: a probe needs at least {FEWEST}")
     if samples < 2:
         raise BadInput("--samples: a probe needs at least 2 a problem, to tell how much one draw varies")
     recipe = what if isinstance(what, Recipe) else recipe_of(what, overrides)

@@ -13,6 +13,7 @@ from mlx_ssd.controls import TWO_STAGE, Entry, policy_of, suite_name
 from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE, RunFiles
+from mlx_ssd.probing.room import FEWEST
 from mlx_ssd.problems import identity, read_problems
 from mlx_ssd.recipe import ProblemSource, Recipe, find, names
 from mlx_ssd.records import Problem
@@ -35,6 +36,7 @@ class Question:
     policies: tuple[DecodingPolicy, ...]
     samples: int
     directory: Path
+    revision: str  # of the model's weights
 
     @property
     def own(self) -> DecodingPolicy:
@@ -74,7 +76,7 @@ class Question:
         """Write it down for the process that computes. Raises BadInput when the folder holds answers to another
         question; more problems, samples or policies are the same question, and what is there is used."""
         made_of = {
-            "model": models.locate(self.recipe.model).revision,
+            "model": self.revision,
             "seed": self.recipe.seed,
             "prompt": self.recipe.prompt.model_dump(),
             "problems.validation": [
@@ -101,7 +103,8 @@ class Question:
     def load(cls, directory: Path) -> Question:
         saved = read_json(_path(directory))
         policies = tuple(DecodingPolicy(**policy) for policy in saved["policies"])
-        return cls(Recipe.model_validate(saved["recipe"]), policies, saved["samples"], directory)
+        recipe = Recipe.model_validate(saved["recipe"])
+        return cls(recipe, policies, saved["samples"], directory, saved["made_of"]["model"])
 
 
 def recipe_of(what: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -126,10 +129,11 @@ def ask(recipe: Recipe, directory: Path, problems: int, samples: int, policies: 
     Raises BadInput where there are no validation problems with tests, or where they are test problems.
     """
     source = _source(recipe, problems)
-    revision = models.locate(recipe.model).revision if models.is_hub_name(recipe.model.path) else recipe.model.revision
+    revision = models.locate(recipe.model).revision
+    pinned = {"revision": revision} if models.is_hub_name(recipe.model.path) else {}
     recipe = recipe.model_copy(
         update={
-            "model": recipe.model.model_copy(update={"revision": revision}),
+            "model": recipe.model.model_copy(update=pinned),
             "problems": recipe.problems.model_copy(update={"validation": source}),
         }
     )
@@ -138,7 +142,7 @@ def ask(recipe: Recipe, directory: Path, problems: int, samples: int, policies: 
         around = [replace(own, temperature=t, top_k=k, top_p=p) for t, k, p in POLICIES]
         unchanged = own.temperature == 1 and not own.top_k and own.top_p == 1
         policies = around if unchanged else [own, *around]
-    question = Question(recipe, tuple(dict.fromkeys(policies)), samples, directory)
+    question = Question(recipe, tuple(dict.fromkeys(policies)), samples, directory, revision)
     _check_problems(question.problems(), recipe)
     return question
 
@@ -164,8 +168,10 @@ def _source(recipe: Recipe, problems: int) -> ProblemSource:
 def _check_problems(problems: list[Problem], recipe: Recipe) -> None:
     if not all(problem.tests for problem in problems):
         raise BadInput("problems.validation: a probe grades answers, but some of these problems have no tests")
-    if len(problems) < 8:
-        raise BadInput(f"problems.validation: {len(problems)} problems give no interval; a probe needs at least 8")
+    if len(problems) < FEWEST:
+        raise BadInput(
+            f"problems.validation: {len(problems)} problems give no interval; a probe needs at least {FEWEST}"
+        )
     if recipe.problems.test.source != "rstar_coder":
         tested = {problem.prompt for problem in read_problems(recipe.problems.test, "test")}
         if same := next((problem.id for problem in problems if problem.prompt in tested), None):

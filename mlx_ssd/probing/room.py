@@ -16,6 +16,7 @@ import numpy as np
 from mlx_ssd.errors import BadInput
 from mlx_ssd.statistics import Interval
 
+FEWEST = 8  # problems; with fewer a resample may draw none of one half, again and again
 SPLITS = 20
 RESAMPLES = 1000
 SEED = 0  # intervals are a function of the grades alone
@@ -50,11 +51,11 @@ def estimate(
     passed: float [problems, settings, samples], 1 for a program that passes, 0 for one that does not, nan for one
     that could not be graded; a sample of the same number was drawn with the same uniforms in every setting.
     test_problems, test_samples: size of the test that `measured` is about. Intervals are 95 %, from the bootstrap's
-    standard deviation. Raises BadInput with fewer than eight problems or two samples.
+    standard deviation. Raises BadInput with fewer than FEWEST problems or two samples.
     """
     problems, _, samples = passed.shape
-    if problems < 8 or samples < 2:
-        raise BadInput(f"the room needs at least 8 problems with 2 samples each; got {problems} with {samples}")
+    if problems < FEWEST or samples < 2:
+        raise BadInput(f"the room needs at least {FEWEST} problems with 2 samples each; got {problems} with {samples}")
     rates = np.nanmean(passed, axis=2)
     settings, baselines = np.asarray(settings), np.asarray(baselines)
     best = int(settings[rates[:, settings].mean(axis=0).argmax()])

@@ -128,7 +128,7 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
     ):
         grid = Table(title=title, title_justify="left")
         for name in header:
-            grid.add_column(name, no_wrap=True)
+            grid.add_column(name)  # on a narrow terminal an interval goes on two lines, whole
         for row in rows:
             grid.add_row(*map(Text, row))
         console.print(grid)
@@ -166,7 +166,7 @@ def _setting(line: dict[str, Any]) -> str:
 
 
 def _short(line: dict[str, Any]) -> str:
-    return f"{line['temperature']:g}, {line['top_k']}, {line['top_p']:g}"
+    return f"{line['temperature']:g},{line['top_k']},{line['top_p']:g}"
 
 
 def _rates(line: dict[str, Any]) -> str:
