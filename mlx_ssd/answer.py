@@ -35,11 +35,11 @@ def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
         request = Request(
             arm.name,
             render(tokenizer, prompt, recipe.prompt),
+            policy_of(arm.recipe.evaluate.decoding),
             sample_key(recipe.seed, STREAM, prompt, sample_index),
             recipe.evaluate.max_tokens,
         )
-        policy = policy_of(arm.recipe.evaluate.decoding)
-        (completed,) = generate(model, [request], policy, tokenizer.eos_token_ids, rows=1)
+        (completed,) = generate(model, [request], tokenizer.eos_token_ids, rows=1)
         said[arm.name] = tokenizer.decode(completed.completion_ids, skip_special_tokens=True)
         if completed.finish_reason != "stop":
             said[arm.name] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"

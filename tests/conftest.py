@@ -13,11 +13,11 @@ from tests import faults
 
 # Small enough for seconds, large enough that every stage has something to be killed in.
 SMALL = (
-    "--set", "problems.train.limit=48",
+    "--set", "problems.train.limit=40",
     "--set", "problems.validation.limit=6",
     "--set", "problems.test.limit=24",
     "--set", "sample.rows=16",
-    "--set", "train.epochs=3",
+    "--set", "train.epochs=2",
     "--set", "train.rows_per_step=8",
     "--set", "train.rows_per_micro_batch=8",
     "--set", "train.checkpoint_every_steps=4",

@@ -9,8 +9,10 @@ One scale serves any vocabulary: the most likely token weighs 2**41, so the sum 
 """
 
 import math
+from collections.abc import Sequence
+from itertools import zip_longest
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,9 +62,16 @@ def best_keys(xp: ModuleType, keys: Any, count: int) -> Any:
     return xp.sort(keys, axis=-1)
 
 
-def weights(xp: ModuleType, values: Any, top: Any, temperature: float) -> Any:
-    """About 2**41 exp((values - top) / temperature), as int64; values and top float32, top the largest."""
-    scale = np.float32(math.log2(math.e) / temperature * 2**FRACTION_BITS)
+def weight_scale(temperature: float) -> np.float32:
+    """What `weights` multiplies a logit's distance from the largest by, at this temperature."""
+    return np.float32(math.log2(math.e) / temperature * 2**FRACTION_BITS)
+
+
+def weights(xp: ModuleType, values: Any, top: Any, scale: Any) -> Any:
+    """About 2**41 exp((values - top) / temperature), as int64.
+
+    values and top float32, top the largest; scale float32, the `weight_scale` of the temperature.
+    """
     # No addition follows the multiplication, so no compiler can fuse the two into another rounding.
     exponent = xp.minimum((top - values) * xp.array(scale), xp.array(np.float32(OCTAVES << FRACTION_BITS)))
     exponent = xp.round(exponent).astype(xp.int64)
@@ -96,11 +105,53 @@ def needs_whole(policy: Policy) -> bool:
     return first.order == "mlx_lm" and first.top_p < 1 and not first.greedy
 
 
-def support_weights(xp: ModuleType, policy: Policy, values: Any, whole: Any = None) -> tuple[Any, Any]:
+class Limits(NamedTuple):
+    """What one stage cuts, as numbers: arrays [rows, 1] where each row has a policy of its own, or [1, 1]."""
+
+    top_k: Any  # int64: the ranks that may stay
+    top_p: Any  # int64: floor(2**32 top_p); 2**32 cuts nothing
+    scale: Any  # float32: `weight_scale` of the temperature that top-p measures mass at
+    before_top_k: Any  # bool: its mass is of all tokens that the stage starts from, not of top-k's survivors
+
+
+# A stage that cuts nothing: pads a policy of fewer stages than its batch mates'.
+UNLIMITED = (2**31 - 1, 2**32, np.float32(1), False)
+
+
+def numbers(policies: Sequence[Policy]) -> tuple[list[Limits], np.ndarray]:
+    """(limits, scale float32 [n, 1]) of n policies: the stages that cut anything, and the last temperature."""
+    cuts, scales = [], []
+    for policy in policies:
+        temperature, limits = 1.0, []  # temperature of the distribution that a stage starts from
+        for stage in policy.stages:
+            if stage.greedy:
+                limits.append((1, *UNLIMITED[1:]))
+                continue
+            tempered = temperature * stage.temperature
+            if stage.top_k or stage.top_p < 1:
+                measured = tempered if stage.order == "temperature_first" else temperature
+                top_k, top_p = stage.top_k or UNLIMITED[0], int(stage.top_p * 2**32)
+                limits.append((top_k, top_p, weight_scale(measured), stage.order == "mlx_lm"))
+            temperature = tempered
+        cuts.append(limits)
+        scales.append(weight_scale(temperature))
+
+    def column(values: Sequence, dtype: type) -> np.ndarray:
+        return np.array(values, dtype)[:, None]
+
+    types = (np.int64, np.int64, np.float32, np.bool_)
+    stages = [Limits(*map(column, zip(*cut, strict=True), types)) for cut in zip_longest(*cuts, fillvalue=UNLIMITED)]
+    return stages, column(scales, np.float32)
+
+
+def support_weights(
+    xp: ModuleType, limits: Sequence[Limits], scale: Any, values: Any, whole: Any = None
+) -> tuple[Any, Any]:
     """Integer probabilities of candidates: (weights int64 [rows, n], broken bool [rows, 1]).
 
     A candidate's probability is its weight by the sum of its row; 0 is outside the support. Rows that have no
     distribution (nan, +inf, nothing finite) are `broken`, with weights that mean nothing.
+    limits, scale: `numbers` of the policies, as arrays of `xp`.
     values float32 [rows, n]: the n best logits, descending (in any order if the policy keeps every token).
     whole int64 [rows, 1]: `weights` at temperature 1 summed over the vocabulary, where `needs_whole`.
     """
@@ -111,30 +162,18 @@ def support_weights(xp: ModuleType, policy: Policy, values: Any, whole: Any = No
     top = xp.where(broken, xp.array(0, dtype=xp.float32), top)
     rank = xp.arange(values.shape[-1])
     kept = xp.ones(values.shape, dtype=xp.bool_)
-    temperature = 1.0  # of the distribution that a stage starts from, against the model's
-    for number, stage in enumerate(policy.stages):
-        if stage.greedy:
-            kept = kept & (rank < 1)
-            continue
-        tempered = temperature * stage.temperature
+    for stage in limits:
         # Survivors are always the first ranks, so in mlx_lm's order it makes no difference that top-k comes
         # first here: its top-p is measured against the mass of all tokens that the stage starts from.
-        started = kept
-        if stage.top_k:
-            kept = kept & (rank < stage.top_k)
-        if stage.top_p < 1:
-            measure = tempered if stage.order == "temperature_first" else temperature
-            mass = xp.where(started, weights(xp, values, top, measure), zero)
-            if stage.order != "mlx_lm":
-                whole = xp.where(kept, mass, zero).sum(axis=-1, keepdims=True)
-            elif number > 0:
-                whole = mass.sum(axis=-1, keepdims=True)
-            # Rounded down, so equal masses that reach top-p exactly have reached it; at least 1, so the
-            # first stays.
-            limit = scaled(xp, xp.array(int(stage.top_p * 2**32), dtype=xp.int64), whole)
-            kept = kept & (xp.cumsum(mass, axis=-1) - mass < xp.maximum(limit, xp.array(1, dtype=xp.int64)))
-        temperature = tempered
-    return xp.where(kept, weights(xp, values, top, temperature), zero), broken
+        started, kept = kept, kept & (rank < stage.top_k)
+        mass = xp.where(started, weights(xp, values, top, stage.scale), zero)
+        if whole is None:
+            whole = xp.where(kept | stage.before_top_k, mass, zero).sum(axis=-1, keepdims=True)
+        # Rounded down, so equal masses that reach top-p exactly have reached it; at least 1, so the first stays.
+        limit = xp.maximum(scaled(xp, stage.top_p, whole), xp.array(1, dtype=xp.int64))
+        kept = kept & ((xp.cumsum(mass, axis=-1) - mass < limit) | (stage.top_p >> 32 == 1))
+        whole = None  # given for the first stage alone
+    return xp.where(kept, weights(xp, values, top, scale), zero), broken
 
 
 def pick(xp: ModuleType, drawn_weights: Any, u32: Any) -> Any:
@@ -155,12 +194,12 @@ def draw(policy: Policy, logits: np.ndarray, u32: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         whole = None
         if needs_whole(policy):
-            whole = weights(np, logits, logits.max(axis=-1, keepdims=True), 1.0).sum(axis=-1, keepdims=True)
+            whole = weights(np, logits, logits.max(axis=-1, keepdims=True), weight_scale(1)).sum(axis=-1, keepdims=True)
         if needs_ranking(policy, vocabulary):
             keys = best_keys(np, order_keys(np, logits, ids), candidates_needed(policy, vocabulary))
             values, ids = from_keys(np, keys)
         else:
             values, ids = logits, np.broadcast_to(ids, logits.shape)
-        drawn_weights, broken = support_weights(np, policy, values, whole)
+        drawn_weights, broken = support_weights(np, *numbers([policy]), values, whole)
     tokens = np.take_along_axis(ids, pick(np, drawn_weights, u32), axis=-1)
     return np.where(broken, np.uint32(NO_TOKEN), tokens)[:, 0]

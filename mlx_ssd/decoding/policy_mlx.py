@@ -8,21 +8,26 @@ sort, to which it also directs partition; `max` hands nan on (`argmax` skips it,
 compiles without fast mathematics, and the one subtract-then-multiply cannot be fused. Not yet run on a Mac.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_ssd.decoding.draw import (
     NO_TOKEN,
+    Limits,
     Policy,
     best_keys,
     candidates_needed,
     from_keys,
     needs_ranking,
     needs_whole,
+    numbers,
     order_keys,
     pick,
     support_weights,
+    weight_scale,
     weights,
 )
 
@@ -49,6 +54,43 @@ def top_candidates(logits: mx.array, count: int) -> tuple[mx.array, mx.array]:
     return from_keys(mx, best_keys(mx, order_keys(mx, logits.astype(mx.float32), ids), count))
 
 
+class _Form(NamedTuple):
+    """What is alike in all rows of one call; the rest of a policy is numbers, which may differ by the row."""
+
+    ranked: bool
+    needs_whole: bool
+    candidates: int
+
+
+def _form(policy: Policy, vocabulary: int) -> _Form:
+    return _Form(needs_ranking(policy, vocabulary), needs_whole(policy), candidates_needed(policy, vocabulary))
+
+
+def _support(form: _Form, limits: list[Limits], scale: mx.array, logits: mx.array) -> tuple[mx.array, ...]:
+    whole = None
+    if form.needs_whole:
+        values = logits.astype(mx.float32)
+        top = values.max(axis=-1, keepdims=True)
+        whole = weights(mx, values, top, weight_scale(1)).sum(axis=-1, keepdims=True)
+    if form.ranked:
+        values, ids = top_candidates(logits, form.candidates)
+    else:
+        values = logits.astype(mx.float32)
+        ids = mx.broadcast_to(mx.arange(logits.shape[-1], dtype=mx.uint32), logits.shape)
+    return ids, *support_weights(mx, limits, scale, values, whole)
+
+
+def _draw(form: _Form, limits: list[Limits], scale: mx.array, logits: mx.array, u32: mx.array) -> mx.array:
+    ids, drawn_weights, broken = _support(form, limits, scale, logits)
+    tokens = mx.take_along_axis(ids, pick(mx, drawn_weights, u32), axis=-1)
+    return mx.where(broken, mx.array(NO_TOKEN, dtype=mx.uint32), tokens)[:, 0]
+
+
+def _numbers(policies: Sequence[Policy]) -> tuple[list[Limits], mx.array]:
+    limits, scale = numbers(policies)
+    return [Limits(*map(mx.array, stage)) for stage in limits], mx.array(scale)
+
+
 def support(policy: Policy, logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """The decoding distribution on candidates: (ids uint32, weights int64, broken bool).
 
@@ -56,26 +98,46 @@ def support(policy: Policy, logits: mx.array) -> tuple[mx.array, mx.array, mx.ar
     order, or in order of id where the policy keeps every token; n is top-k, or the vocabulary where there is
     no top-k. Weights and broken rows as in `support_weights`.
     """
-    vocabulary = logits.shape[-1]
-    whole = None
-    if needs_whole(policy):
-        values = logits.astype(mx.float32)
-        whole = weights(mx, values, values.max(axis=-1, keepdims=True), 1.0).sum(axis=-1, keepdims=True)
-    if needs_ranking(policy, vocabulary):
-        values, ids = top_candidates(logits, candidates_needed(policy, vocabulary))
-    else:
-        values = logits.astype(mx.float32)
-        ids = mx.broadcast_to(mx.arange(vocabulary, dtype=mx.uint32), logits.shape)
-    return ids, *support_weights(mx, policy, values, whole)
+    return _support(_form(policy, logits.shape[-1]), *_numbers([policy]), logits)
 
 
 def make_sampler(policy: Policy) -> Callable[[mx.array, mx.array], mx.array]:
     """fn(logits [rows, vocabulary], u32 uint32 [rows]) -> tokens uint32 [rows]; NO_TOKEN for a broken row."""
+    parameters = _numbers([policy])
 
     def sampler(logits: mx.array, u32: mx.array) -> mx.array:
-        ids, drawn_weights, broken = support(policy, logits)
-        tokens = mx.take_along_axis(ids, pick(mx, drawn_weights, u32), axis=-1)
-        return mx.where(broken, mx.array(NO_TOKEN, dtype=mx.uint32), tokens)[:, 0]
+        return _draw(_form(policy, logits.shape[-1]), *parameters, logits, u32)
+
+    return sampler
+
+
+@cache
+def _compiled_draw(form: _Form) -> Callable[..., mx.array]:
+    return mx.compile(partial(_draw, form))
+
+
+def make_row_sampler(policies: Sequence[Policy], vocabulary: int) -> Callable[[mx.array, mx.array], mx.array]:
+    """As `make_sampler`, compiled, with a policy a row: each row as its own policy's sampler would draw it.
+
+    Rows are drawn together where they need the same work: a top-k, all tokens in order, or all in any order,
+    each with or without the mass of the whole vocabulary. One of a few top-k is as one with the largest.
+    """
+    groups: dict[tuple[bool, bool, bool], list[int]] = {}
+    forms = [_form(policy, vocabulary) for policy in policies]
+    for row, form in enumerate(forms):
+        kind = (form.ranked, form.needs_whole, form.candidates == vocabulary)
+        groups.setdefault(kind, []).append(row)
+    calls = []
+    for rows in groups.values():
+        form = forms[rows[0]]._replace(candidates=max(forms[row].candidates for row in rows))
+        parameters = _numbers([policies[row] for row in rows])
+        calls.append((mx.array(rows), partial(_compiled_draw(form), *parameters)))
+    if len(calls) == 1:
+        return calls[0][1]
+    back = mx.argsort(mx.concatenate([rows for rows, _ in calls]))
+
+    def sampler(logits: mx.array, u32: mx.array) -> mx.array:
+        return mx.concatenate([call(logits[rows], u32[rows]) for rows, call in calls])[back]
 
     return sampler
 

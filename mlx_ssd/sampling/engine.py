@@ -1,14 +1,16 @@
 """Batched generation behind a seam: requests in, completions out in the order they finish.
 
-On the two halves of mlx-lm's BatchGenerator (prompt batch and generation batch, continuous batching)
-rather than on BatchGenerator itself, for two reasons. Its samplers truncate before they temper and draw
-from one global random state, so that a sample would depend on its batch mates; and a sampler is told
-neither which row it serves nor its position, so that a draw per row would cost a Python call per row.
-Here the loop knows the rows before each step, and one call draws for all of them.
+Prompts go through mlx-lm's PromptProcessingBatch and keys and values live in its caches, which know how to
+pad, drop and join rows. The loop over tokens is our own and not mlx-lm's GenerationBatch, because that
+- draws through a sampler that is told neither which row it serves nor its position, and whose own samplers
+  truncate before they temper and share one global random state: a sample would depend on its batch mates;
+- takes the logarithm of a softmax over the vocabulary and cuts it into an array a row, which no draw needs;
+- copies the whole cache at each row's end; and runs a prompt again for each of its samples.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,10 +18,11 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import GenerationBatch, PromptProcessingBatch, StopSequences, generation_stream, wired_limit
+from mlx_lm.generate import PromptProcessingBatch, wired_limit
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlx_ssd.decoding.policy_mlx import make_sampler
+from mlx_ssd.decoding.draw import NO_TOKEN, Policy
+from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.decoding.rng import uniform_u32
 from mlx_ssd.errors import WorkFailed
 
@@ -31,6 +34,7 @@ CLEAR_CACHE_STEPS = 512
 class Request:
     key: Any  # the caller's name for it, returned with the completion
     prompt_ids: list[int]
+    policy: Policy
     random_key: tuple[int, int]  # decoding.rng.sample_key
     max_tokens: int
 
@@ -42,37 +46,9 @@ class Completed:
     finish_reason: str  # "stop" or "length"
 
 
-class _Row:
-    """A request being decoded: its uniforms, one a position, and the tokens so far."""
-
-    def __init__(self, request: Request):
-        self.request = request
-        self.tokens: list[int] = []
-        # One more than tokens: mlx-lm works one step ahead.
-        self._uniforms = iter(uniform_u32(request.random_key, np.arange(request.max_tokens + 1)))
-
-    def next_uniform(self) -> np.uint32:
-        return next(self._uniforms)
-
-
-class _Draws:
-    """The sampler of every batch: `rows` must stand in the order of the batch that is about to step."""
-
-    def __init__(self, policy: Any):
-        self._draw = mx.compile(make_sampler(policy))
-        self.rows: list[_Row] = []
-
-    def __call__(self, logprobs: mx.array) -> mx.array:
-        """logprobs [rows, vocabulary] -> tokens [rows]; only differences of a row's logprobs matter."""
-        uniforms = mx.array(np.array([row.next_uniform() for row in self.rows], dtype=np.uint32))
-        # A row without a distribution draws no token (NO_TOKEN); the model must not look that up.
-        return mx.minimum(self._draw(logprobs, uniforms), logprobs.shape[-1] - 1)
-
-
 def generate(
     model: Any,
     requests: Iterable[Request],
-    policy: Any,
     stop_tokens: Iterable[int],
     rows: int,
     on_tokens: Callable[[int], None] | None = None,
@@ -81,63 +57,165 @@ def generate(
 
     A completion is a function of the model, the prompt, the policy and the request's random key alone:
     not of batch mates, their number or order, except through kernel rounding (rule 3 in docs/method.md).
+    A prompt of consecutive requests is run once for all of them; put requests of one prompt side by side.
     `on_tokens` is called after each step with the number of tokens it drew. Raises WorkFailed when the
     model's output is not finite.
     """
-    draws = _Draws(policy)
-    stops = StopSequences([[token] for token in stop_tokens])
-    running = GenerationBatch.empty(model, draws)
+    stops = set(stop_tokens)
     waiting = deque(requests)
-    row_of: dict[int, _Row] = {}
-    admitted = steps = 0
-    refill = max(1, rows // 8)  # one prompt at a time would stop all other rows at each row's end
-    with wired_limit(model, [generation_stream]):
-        while waiting or running.uids:
-            free = rows - len(running.uids)
-            if waiting and (free >= refill or not running.uids):
-                new = [_Row(waiting.popleft()) for _ in range(min(free, len(waiting)))]
-                uids = list(range(admitted, admitted + len(new)))
-                admitted += len(new)
-                row_of |= dict(zip(uids, new, strict=True))
-                draws.rows = new
-                with mx.stream(generation_stream):
-                    running.extend(_prefill(model, uids, new, draws, stops))
-            draws.rows = [row_of[uid] for uid in running.uids]
-            with mx.stream(generation_stream):
-                responses = running.next()
-            for response in responses:
-                row = row_of[response.uid]
-                row.tokens.append(response.token)
-                if response.finish_reason is not None:
-                    del row_of[response.uid]
-                    _check_finite(response.logprobs, row.request)
-                    yield Completed(row.request.key, row.tokens, response.finish_reason)
+    prompts, batch = _Prompts(model), _Batch(model)
+    steps = 0
+    with wired_limit(model):
+        while waiting or batch.alive:
+            # Not at each row's end: dropping and joining copy the cache, and new prompts run better together.
+            if 8 * (len(batch.rows) - batch.alive) >= len(batch.rows):
+                batch.drop_ended()
+                new = [waiting.popleft() for _ in range(min(rows - batch.alive, len(waiting)))]
+                if new:
+                    batch.join([_Row(request) for request in new], *prompts.run(new, waiting[0] if waiting else None))
+            drawn = batch.step()
+            for row, token in drawn:
+                row.tokens.append(token)
+                if token in stops or len(row.tokens) == row.request.max_tokens:
+                    batch.end(row)
+                    yield Completed(row.request.key, row.tokens, "stop" if token in stops else "length")
             if on_tokens:
-                on_tokens(len(responses))
+                on_tokens(len(drawn))
             steps += 1
             if steps % CLEAR_CACHE_STEPS == 0:
                 mx.clear_cache()
 
 
-def _prefill(model: Any, uids: list[int], rows: list[_Row], draws: _Draws, stops: StopSequences) -> GenerationBatch:
-    """Run the prompts and draw each row's first token."""
+class _Row:
+    """A request being decoded: its uniforms, one a position, and the tokens so far."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self.tokens: list[int] = []
+        self.ended = False
+        # One more than tokens: the batch works one step ahead.
+        self._uniforms = iter(uniform_u32(request.random_key, np.arange(request.max_tokens + 1)))
+
+    def next_uniform(self) -> np.uint32:
+        return np.uint32(0) if self.ended else next(self._uniforms)
+
+
+class _Batch:
+    """Rows decoded side by side, one step ahead of what is read. An ended row idles until it is dropped."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._cache: list[Any] = []
+        self._tokens = mx.array([], dtype=mx.uint32)  # drawn for each row, not read yet
+        self._draw: Callable[..., mx.array] | None = None  # of these rows
+        self.rows: list[_Row] = []
+        self.alive = 0
+
+    def join(self, rows: list[_Row], cache: list[Any], logits: mx.array) -> None:
+        """Add rows whose prompts are in `cache`; their first tokens are drawn from logits [rows, vocabulary]."""
+        first = _row_sampler(rows, logits)(logits, _uniforms(rows))
+        self._tokens = mx.concatenate([self._tokens, first])
+        self._cache = _joined(self._cache, cache)
+        self._draw = None
+        self.rows += rows
+        self.alive += len(rows)
+
+    def step(self) -> list[tuple[_Row, int]]:
+        """The next token of each row that has not ended; the one after it begins to be computed."""
+        tokens = self._tokens
+        inputs = mx.where(tokens == NO_TOKEN, 0, tokens)  # the model must not look NO_TOKEN up
+        logits = self._model(inputs[:, None], cache=self._cache)[:, -1]
+        self._draw = self._draw or _row_sampler(self.rows, logits)
+        self._tokens = self._draw(logits, _uniforms(self.rows))
+        mx.async_eval(self._tokens)
+        drawn = [(row, token) for row, token in zip(self.rows, tokens.tolist(), strict=True) if not row.ended]
+        for row, token in drawn:
+            if token == NO_TOKEN:
+                raise WorkFailed(
+                    f"the model's output for {row.request.key} is not finite: its weights are damaged, "
+                    "or model.dtype is too narrow for it (try float32)"
+                )
+        return drawn
+
+    def end(self, row: _Row) -> None:
+        row.ended = True
+        self.alive -= 1
+
+    def drop_ended(self) -> None:
+        keep = [i for i, row in enumerate(self.rows) if not row.ended]
+        if len(keep) == len(self.rows):
+            return
+        self.rows = [self.rows[i] for i in keep]
+        self._tokens = self._tokens[mx.array(keep, dtype=mx.uint32)]
+        self._draw = None
+        if not keep:
+            self._cache = []
+        for layer in self._cache:
+            layer.filter(keep)
+
+
+class _Prompts:
+    """Runs each prompt once for all its requests that stand side by side.
+
+    The last prompt is held until its last request has a row; no other outlives the call that ran it.
+    """
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._held: tuple[list[int], list[Any], mx.array] | None = None
+
+    def run(self, requests: list[Request], following: Request | None) -> tuple[list[Any], mx.array]:
+        """(cache, logits [requests, vocabulary] after the prompt), a row a request."""
+        prompts: list[list[int]] = []
+        row_of = []
+        for request in requests:
+            if not prompts or request.prompt_ids != prompts[-1]:
+                prompts.append(request.prompt_ids)
+            row_of.append(len(prompts) - 1)
+
+        if self._held and self._held[0] == prompts[0]:
+            _, cache, logits = self._held
+            if len(prompts) > 1:
+                fresh_cache, fresh_logits = _prefill(self._model, prompts[1:])
+                cache, logits = _joined(cache, fresh_cache), mx.concatenate([logits, fresh_logits])
+        else:
+            cache, logits = _prefill(self._model, prompts)
+
+        self._held = None
+        if following and following.prompt_ids == prompts[-1]:
+            last = copy.deepcopy(cache)
+            for layer in last:
+                layer.filter([len(prompts) - 1])
+            self._held = prompts[-1], last, logits[-1:]
+        if len(prompts) < len(requests):
+            for layer in cache:
+                layer.filter(row_of)  # names a row once for each request: copies it
+            logits = logits[mx.array(row_of)]
+        return cache, logits
+
+
+def _prefill(model: Any, prompts: list[list[int]]) -> tuple[list[Any], mx.array]:
+    """(cache, logits after the prompt) of a row a prompt."""
+    rows = list(range(len(prompts)))
     batch = PromptProcessingBatch(
-        model,
-        uids,
-        [make_prompt_cache(model) for _ in rows],
-        prefill_step_size=PREFILL_TOKENS,
-        samplers=[draws] * len(rows),  # one object: mlx-lm then makes one call for all rows
-        logits_processors=[()] * len(rows),
-        stop_sequences=[stops] * len(rows),
-        max_tokens=[row.request.max_tokens for row in rows],
+        model, rows, [make_prompt_cache(model) for _ in rows], prefill_step_size=PREFILL_TOKENS
     )
-    return batch.generate([row.request.prompt_ids for row in rows])
+    # Without the last token: for the others mlx-lm computes no logits.
+    if any(len(prompt) > 1 for prompt in prompts):
+        batch.prompt([prompt[:-1] for prompt in prompts])
+    last = mx.array([prompt[-1:] for prompt in prompts])
+    return batch.prompt_cache, model(last, cache=batch.prompt_cache)[:, -1]
 
 
-def _check_finite(logprobs: mx.array, request: Request) -> None:
-    """A number that is not finite stays in the row's cache, so the row's last token shows it."""
-    if not mx.isfinite(logprobs.max()).item():
-        raise WorkFailed(
-            f"the model's output for {request.key} is not finite: its weights are damaged, "
-            "or model.dtype is too narrow for it (try float32)"
-        )
+def _joined(cache: list[Any], other: list[Any]) -> list[Any]:
+    for layer, its in zip(cache, other, strict=False):
+        layer.extend(its)
+    return cache or other
+
+
+def _row_sampler(rows: list[_Row], logits: mx.array) -> Callable[[mx.array, mx.array], mx.array]:
+    return make_row_sampler([row.request.policy for row in rows], logits.shape[-1])
+
+
+def _uniforms(rows: list[_Row]) -> mx.array:
+    return mx.array(np.array([row.next_uniform() for row in rows], dtype=np.uint32))

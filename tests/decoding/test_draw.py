@@ -9,9 +9,9 @@ import pytest
 from chi_square import chi_square_z
 
 from mlx_ssd.decoding import draw as integer
-from mlx_ssd.decoding.draw import NO_TOKEN, draw
+from mlx_ssd.decoding.draw import NO_TOKEN, draw, weight_scale
 from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
-from mlx_ssd.decoding.policy_mlx import make_sampler, probabilities, support, top_candidates
+from mlx_ssd.decoding.policy_mlx import make_row_sampler, make_sampler, probabilities, support, top_candidates
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
 
 INF = float("inf")
@@ -86,7 +86,7 @@ def near_edge(policy, logits, tolerance=1e-6):
 def test_weights_follow_the_exponential_and_fall_strictly_over_an_octave():
     steps = np.arange(2 * 2**20 + 1, dtype=np.float64) / 2**20  # two octaves, every representable exponent
     values = (-steps).astype(np.float32)
-    found = integer.weights(np, values, np.float32(0), 1 / math.log(2))
+    found = integer.weights(np, values, np.float32(0), weight_scale(1 / math.log(2)))
     assert found[0] == 2**41 and found[2**20] == 2**40 and found[-1] == 2**39
     assert (np.diff(found) < 0).all()
     np.testing.assert_allclose(found / 2**41, 2.0**-steps, rtol=2e-8)
@@ -96,8 +96,10 @@ def test_weights_follow_the_exponential_and_fall_strictly_over_an_octave():
 def test_weights_at_any_temperature(temperature):
     values = -np.linspace(0, 25 * temperature, 10_000).astype(np.float32)
     with np.errstate(over="ignore"):
-        found = integer.weights(np, values, np.float32(0), temperature) / 2**41
-        far = integer.weights(np, np.float32([-30 * temperature, -3e38, -INF]), np.float32(0), temperature)
+        found = integer.weights(np, values, np.float32(0), weight_scale(temperature)) / 2**41
+        far = integer.weights(
+            np, np.float32([-30 * temperature, -3e38, -INF]), np.float32(0), weight_scale(temperature)
+        )
     expected = np.exp(values.astype(np.float64) / temperature)
     np.testing.assert_allclose(found, expected, rtol=3e-6, atol=2**-41)
     assert np.abs(found - expected).max() < 5e-7
@@ -269,10 +271,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(policy):
         sampler = make_sampler(policy)
         together = sampler(logits, u32).tolist()
         assert [sampler(logits[i : i + 1], u32[i : i + 1]).item() for i in range(32)] == together
-        assert (
-            sum((sampler(logits[i : i + 3], u32[i : i + 3]).tolist() for i in range(0, 32, 3)), [])
-            == together
-        )
+        assert sum((sampler(logits[i : i + 3], u32[i : i + 3]).tolist() for i in range(0, 32, 3)), []) == together
 
 
 def test_the_global_generator_is_neither_used_nor_moved():
@@ -291,6 +290,22 @@ def test_a_compiled_sampler_draws_the_same():
     sampler = make_sampler(DecodingPolicy(1.6, 20))
     logits, u32 = mx.array(logits_of(32, 640)), mx.array(uniforms(32))
     assert mx.compile(sampler)(logits, u32).tolist() == sampler(logits, u32).tolist()
+
+
+@pytest.mark.parametrize("vocabulary", [48, 3001])
+def test_rows_of_different_policies_are_drawn_as_each_alone(vocabulary):
+    policies = (POLICIES + TWO_STAGE) * 4
+    np.random.default_rng(0).shuffle(policies)
+    logits, u32 = logits_of(len(policies), vocabulary, grid=True), uniforms(len(policies))
+    logits[5], logits[7] = np.nan, -INF
+    expected = [draw(policy, logits[i : i + 1], u32[i : i + 1])[0] for i, policy in enumerate(policies)]
+    found = make_row_sampler(policies, vocabulary)(mx.array(logits), mx.array(u32))
+    assert found.tolist() == expected
+    # One kind of work, from one stage and two, with several top-k.
+    alike = [i for i, p in enumerate(policies) if 0 < p.stages[0].top_k and p.stages[0].order != "mlx_lm"]
+    alike_policies = [policies[i] for i in alike]
+    found = make_row_sampler(alike_policies, vocabulary)(mx.array(logits[alike]), mx.array(u32[alike]))
+    assert found.tolist() == [expected[i] for i in alike]
 
 
 def test_the_extreme_uniforms_draw_the_first_and_the_last_of_the_support():

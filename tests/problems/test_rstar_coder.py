@@ -311,7 +311,7 @@ class TestDatasets:
             "columns": columns,
         }
 
-    def test_a_stream_that_breaks_off_is_failed_work(self, monkeypatch):
+    def test_a_stream_that_breaks_off_is_failed_work_and_a_damaged_file_bad_input(self, monkeypatch, tmp_path):
         datasets = pytest.importorskip("datasets")
 
         class Stream:
@@ -325,6 +325,9 @@ class TestDatasets:
         with pytest.raises(WorkFailed, match=r"broke off after 7 rows \(connection reset\)"):
             select_training(ProblemSource(source="rstar_coder"), [])
         assert len(select_training(ProblemSource(source="rstar_coder", limit=7), [])[0]) == 7
+        (tmp_path / "x.parquet").touch()
+        with pytest.raises(BadInput, match=r"cannot read .*x\.parquet \(connection reset\); restore the file"):
+            select_training(source(tmp_path), [])
 
     def test_no_network(self):
         pytest.importorskip("datasets")

@@ -27,11 +27,12 @@ def main() -> None:
     model, tokenizer = models.load(models.locate(Model()), "float32")
     problems = read_problems(ProblemSource(limit=REQUESTS), "test")
     requests = [
-        Request(p.id, render(tokenizer, p.prompt, Prompt()), sample_key(0, "eval", p.id, 0), 128) for p in problems
+        Request(p.id, render(tokenizer, p.prompt, Prompt()), POLICY, sample_key(0, "eval", p.id, 0), 128)
+        for p in problems
     ]
 
     def drawn(rows: int) -> dict[str, list[int]]:
-        completed = generate(model, requests, POLICY, tokenizer.eos_token_ids, rows)
+        completed = generate(model, requests, tokenizer.eos_token_ids, rows)
         return {c.key: c.completion_ids for c in completed}
 
     alone = drawn(1)

@@ -1,4 +1,4 @@
-"""Rule 3: a completion does not depend on its batch mates, but through kernel rounding."""
+"""Rule 3: a completion does not depend on its batch mates, but through kernel rounding; prompts are run once."""
 
 import json
 import os
@@ -12,16 +12,24 @@ from mlx_ssd import machine
 EXPLAINED = 1e-5  # docs/method.md
 
 
-def compare(blas: str, requests: int) -> dict:
+def measured(script: str, blas: str, *arguments: str) -> dict:
     environment = machine.stage_environment(os.environ | {"MLX_SSD_BLAS": blas})
-    command = [sys.executable, "-m", "tests.sampling.divergence", str(requests)]
+    command = [sys.executable, "-m", f"tests.sampling.{script}", *arguments]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return json.loads(output)
 
 
 @pytest.mark.slow
+def test_policies_in_one_batch_with_shared_prompts_draw_as_each_request_alone():
+    result = measured("sharing", "bundled")
+    assert result["compared"] == 30 and result["differ"] == 0
+    assert result["distinct"] > 15 and 0 < result["stopped"] < 30  # the policies and samples do differ
+    assert result["prompt_tokens"] == result["expected_prompt_tokens"] > 0
+
+
+@pytest.mark.slow
 def test_bundled_blas_bit_equal_alone_in_threes_and_in_32():
-    result = compare("bundled", 40)
+    result = measured("divergence", "bundled", "40")
     assert result["compared"] == 80 and result["tokens"] > 1000
     assert result["differ"] == 0
 
@@ -29,7 +37,7 @@ def test_bundled_blas_bit_equal_alone_in_threes_and_in_32():
 @pytest.mark.slow
 @pytest.mark.skipif(machine.openblas() is None, reason="OpenBLAS is not installed")
 def test_openblas_every_divergence_is_at_a_boundary():
-    result = compare("openblas", 200)
+    result = measured("divergence", "openblas", "200")
     share = result["differ"] / result["compared"]
     print(f"{result['differ']} of {result['compared']} completions diverge ({share:.2%})")
     assert all(distance < EXPLAINED for distance in result["distances"]), result

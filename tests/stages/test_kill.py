@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
+from mlx_ssd.arms import students
 from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import NAMES
 from mlx_ssd.storage import hash_path
 from tests import faults
@@ -13,7 +15,7 @@ from tests.conftest import SMALL, forget
 KILLS = 5
 GROWS = {
     "sample": ["round-1/samples.jsonl"],
-    "train": ["round-1/train_log.jsonl"],
+    "train": ["round-1/train_log.jsonl", "round-1/arms/*/train_log.jsonl"],
     "evaluate": ["eval/*/*.jsonl"],
 }
 
@@ -31,6 +33,7 @@ def journals(directory, *patterns):
 @pytest.mark.parametrize("stage", GROWS)
 def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
     whole, killed = RunFiles(finished_run), RunFiles(tmp_path / "killed")
+    recipe = Recipe.load(whole.recipe)
     shutil.copytree(finished_run, killed.directory)
     forget(killed, *NAMES[NAMES.index(stage) :])
 
@@ -45,10 +48,12 @@ def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
     if stage == "sample":
         assert journals(killed.directory, "round-1/samples.jsonl") == journals(whole.directory, "round-1/samples.jsonl")
     if stage == "train":
-        assert hash_path(killed.adapter) == hash_path(whole.adapter)
-        assert killed.training_log.read_text() == whole.training_log.read_text()
+        for one, other in zip(*(students(recipe, files.directory) for files in (killed, whole)), strict=True):
+            assert hash_path(one.files.adapter) == hash_path(other.files.adapter)
+            assert one.files.training_log.read_text() == other.files.training_log.read_text()
     if stage == "evaluate":
         assert journals(killed.directory, "eval/*/*.jsonl") == journals(whole.directory, "eval/*/*.jsonl")
+        assert faults.run("score", str(killed.directory)).returncode == 0
         assert killed.scores.read_text() == whole.scores.read_text()
 
 
