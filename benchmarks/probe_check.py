@@ -23,7 +23,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.report.markdown import points
 from mlx_ssd.storage import read_json, write_atomic
 
-POLICIES = {"t1.6": DecodingPolicy(1.6, 20, 0.8), "t1.3": DecodingPolicy(1.3, 20, 0.8)}
+POLICIES = {"paper": DecodingPolicy(1.6, 20, 0.8), "mild": DecodingPolicy(1.3, 20, 0.8)}
 STEPS = 1200  # of pre-training, as the embedded base had
 RESULTS = Path(__file__).parent / "results"
 
