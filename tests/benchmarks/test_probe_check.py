@@ -16,6 +16,7 @@ def row(base, policy, low, high, trained):
         "room": interval,
         "predicted": interval,
         "trained": {"mean": trained, "low": trained - 0.01, "high": trained + 0.01},
+        "two_stage": 0.06,
     }
 
 
@@ -29,4 +30,4 @@ def test_inside_is_about_the_estimate_and_includes_the_ends(trained, expected):
 def test_table_counts_what_lies_inside():
     text = table([row(0, "a", 0, 0.07, 0.05), row(1, "b", 0, 0.07, 0.09), row(2, "c", -0.02, 0.01, -0.011)])
     assert "lies inside the probe's interval in 2 of 3" in text
-    assert "| 1 | b | 0.9 | +3.5 [+0.0, +7.0] | +3.5 [+0.0, +7.0] | +9.0 [+8.0, +10.0] | no |" in text
+    assert "| 1 | b | 0.9 | +3.5 [+0.0, +7.0] | +3.5 [+0.0, +7.0] | +9.0 [+8.0, +10.0] | +6.0 | no |" in text
