@@ -94,9 +94,10 @@ def test_folder_is_laid_out_as_the_published_one(stand_in):
 
 
 def test_same_seed_same_weights(stand_in, tmp_path):
+    first = stand_in("qwen3")
     qwen3.build_dense(tmp_path / "again")
     qwen3.build_dense(tmp_path / "other", seed=1)
-    weights = [hash_path(f / "model.safetensors") for f in (stand_in("qwen3"), tmp_path / "again", tmp_path / "other")]
+    weights = [hash_path(f / "model.safetensors") for f in (first, tmp_path / "again", tmp_path / "other")]
     assert weights[0] == weights[1] != weights[2]
 
 
