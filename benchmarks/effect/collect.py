@@ -77,7 +77,7 @@ def manifest(
     design: Design, frozen: dict[str, Any], runs: list[RunFiles], tuned: list[RunFiles], more: dict[str, Any]
 ) -> Row:
     """The first row of the results: how they were made. `more`: what only the caller knows."""
-    of_base = {base: runs[base * design.seeds] for base in range(design.bases)}
+    of_base = dict(enumerate(runs[: design.bases]))
     first = read_json(runs[0].manifest)
     problems = read_problems(Recipe.load(runs[0].recipe).problems.test, "test")
     revisions = [

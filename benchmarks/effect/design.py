@@ -46,7 +46,8 @@ class Design:
     tuning_samples: int = 2
 
     def runs(self) -> list[tuple[int, int]]:
-        return [(base, index) for base in range(self.bases) for index in range(self.seeds)]
+        """(base, index of the seed): every base once before any is repeated."""
+        return [(base, index) for index in range(self.seeds) for base in range(self.bases)]
 
     def seed(self, base: int, index: int) -> int:
         """No two runs share one, so that the seeds of a base are its own."""
