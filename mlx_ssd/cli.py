@@ -51,6 +51,7 @@ def main() -> None:
 
     \b
     mlx-ssd run                       the whole loop on the embedded model, in minutes
+    mlx-ssd probe MODEL               what there is to gain, before any training
     mlx-ssd try runs/quickstart "…"   ask base and student the same thing
     mlx-ssd recipes                   what else can be run
     """
@@ -124,6 +125,48 @@ def _stage_command(name: str) -> click.Command:
 
 for _name in STAGE_HELP:
     main.add_command(_stage_command(_name))
+
+
+@main.command("probe")
+@click.argument("what", metavar="MODEL|RECIPE", default="quickstart")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the answers (default: runs/probe-NAME).")
+@click.option("--problems", type=int, help="Of the validation problems, at most so many; usually 100.")
+@click.option("--samples", type=int, help="Completions of each problem under each decoding; usually 5.")
+@click.option(
+    "--policy", "policies", multiple=True, metavar="T,K,P", help="Try this sampling policy instead of the usual ones."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
+def probe_command(
+    what: str,
+    out: Path | None,
+    problems: int | None,
+    samples: int | None,
+    policies: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Estimate, before any training, what self-distillation can gain and with which settings.
+
+    RECIPE is a name or a YAML file; MODEL a folder, a hub name or "embedded", then with quickstart's settings.
+    Only validation problems are looked at. Writes a recipe; an interrupted probe goes on.
+    """
+    from mlx_ssd import machine
+    from mlx_ssd.probing import probe, words
+
+    if hint := machine.slow_blas_hint():
+        click.echo(f"note: {hint}", err=True)
+    size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
+    chosen = [_policy(text) for text in policies]
+    words.show(probe(what, out, policies=chosen, overrides=_overrides(overrides, None), **size))
+
+
+def _policy(text: str) -> Any:
+    from mlx_ssd.decoding.policy import DecodingPolicy
+
+    try:
+        temperature, top_k, top_p = text.split(",")
+        return DecodingPolicy(float(temperature), int(top_k), float(top_p))
+    except ValueError:
+        raise BadInput(f"--policy {text}: write it as T,K,P, for example --policy 1.6,20,0.8") from None
 
 
 @main.group("recipes", invoke_without_command=True)

@@ -41,7 +41,7 @@ class Prompt(Section):
 class ProblemSource(Section):
     source: Literal["embedded", "jsonl", "rstar_coder"] = "embedded"
     path: str | None = None  # jsonl: the file; rstar_coder: a local copy of the data set
-    revision: str | None = None  # rstar_coder: commit of the data set; None takes the newest
+    revision: str | None = None  # rstar_coder: commit of the data set; None takes the one known to problems/
     select: Literal["text", "passed"] = "text"  # rstar_coder: `passed` peeks at which problems were solved
     decontaminate: int = Field(13, ge=0)  # rstar_coder: drops what shares so many words in a row with a test; 0: off
     skip: int = Field(0, ge=0)  # leaves out the first so many, so that two sets can be parts of one

@@ -1,4 +1,4 @@
-"""The import graph is the design: cli -> pipeline -> stages -> libraries -> foundations."""
+"""The import graph is the design: cli -> pipeline -> stages -> compositions -> libraries -> foundations."""
 
 import ast
 import subprocess
@@ -10,10 +10,11 @@ import mlx_ssd
 PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
-    "assets",
+    "assets", "arms",
 }  # fmt: skip
 LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report"}
-TOP = {"cli", "pipeline", "stages", "answer", "__init__"}
+COMPOSITIONS = {"controls", "evaluation"}  # of libraries, shared by the stages and what stands beside them
+TOP = {"cli", "pipeline", "stages", "answer", "probing", "__init__"}
 HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "torch", "huggingface_hub")
 
 
@@ -50,7 +51,7 @@ def test_every_room_has_a_place_in_the_layers():
     here = {
         p.stem if p.suffix else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     }
-    assert here == FOUNDATIONS | LIBRARIES | TOP | {"decoding"}
+    assert here == FOUNDATIONS | LIBRARIES | COMPOSITIONS | TOP | {"decoding"}
 
 
 def test_foundations_import_only_foundations():
@@ -63,6 +64,12 @@ def test_decoding_imports_only_errors():
 
 def test_libraries_import_only_foundations_and_decoding():
     assert {(a, b) for a, b in rooms() if a in LIBRARIES and b not in FOUNDATIONS | {"decoding"}} == set()
+
+
+def test_compositions_import_only_libraries_and_what_is_below():
+    below = FOUNDATIONS | LIBRARIES | {"decoding"}
+    assert {(a, b) for a, b in rooms() if a in COMPOSITIONS and b not in below} == set()
+    assert {a for a, b in rooms() if b in COMPOSITIONS} <= {"stages", "answer", "probing"}
 
 
 def test_stages_never_import_stages():
@@ -78,6 +85,7 @@ def test_nothing_imports_upwards():
     assert {(a, b) for a, b in rooms() if b == "cli"} == set()
     assert {a for a, b in rooms() if b == "pipeline"} <= {"cli", "__init__"}
     assert {a for a, b in rooms() if b == "stages"} <= {"pipeline", "cli"}
+    assert {a for a, b in rooms() if b in ("answer", "probing")} <= {"cli"}
 
 
 def loaded_by(code: str) -> set[str]:
