@@ -150,7 +150,7 @@ def sentence(results: Results, arm: Arm, baseline: Arm, against: str, k: int = 1
     bases = ", ".join(f"{mean:+.1f}" for mean in difference.by_base)
     said = {
         "above": "clear of zero, and above it on every base",
-        "below": "clear of zero on the wrong side, and below it on every base",
+        "below": "clear of zero, and below it on every base",
         "divided": "the interval is clear of zero, but not every base is on that side: not called an effect",
         "open": "not clear of zero: no effect is shown",
     }[difference.verdict()]
@@ -165,6 +165,7 @@ def verdicts(results: Results) -> list[str]:
         (soft, results.two_stage, "two-stage decoding"),
         (soft, hard, "hard tokens on the same prompts and steps"),
         (hard, results.best, "the base at its best"),
+        (hard, results.base_like(hard), "the base at the same decoding"),
         (("t1", "1"), results.best, "the base at its best"),
         (results.two_stage, results.best, "the base at its best"),
         (("soft", "1/3"), results.best, "the base at its best"),
@@ -237,6 +238,31 @@ def settings(results: Results) -> list[str]:
     return table(["chosen on validation problems", "decoding", "pass@1 % there", "of so many"], body)
 
 
+def left_out(results: Results) -> str:
+    """Which students the experiment could have had and has not."""
+    missing = [name((kind, share)) for kind in KIND_NAMES for share in SHARES if (kind, share) not in results.students]
+    return f"Left out for want of time: {'; '.join(missing)}. " if missing else ""
+
+
+def beside_settings(results: Results) -> str:
+    """Where a choice may not have been the best there was."""
+    manifest = results.manifest
+    frozen, temperatures = manifest["frozen"], manifest["temperatures"]
+    chosen = {f"base {base} at its best": best["temperature"] for base, best in frozen["base_best"].items()}
+    chosen |= {KIND_NAMES[kind]: temperature for kind, temperature in frozen["temperature"].items()}
+    edges = (min(temperatures), max(temperatures))
+    at_edge = [f"{what} (T {temperature:g})" for what, temperature in chosen.items() if temperature in edges]
+    said = f"At the edge of the temperatures that were tried: {', '.join(at_edge)}. " if at_edge else ""
+    two_stage = [point for point in frozen["tried"] if point["arm"] == "two-stage"]
+    best = max(two_stage, key=lambda point: point["pass@1"])
+    shared = next(point for point in two_stage if point["decoding"] == results.two_stage[1])
+    return said + (
+        f"Two-stage decoding takes the decoding of soft targets, with {100 * shared['pass@1']:.1f} % on validation "
+        f"(base 0); the best of its {len(two_stage)} temperatures would have been "
+        f"{best['decoding'].split('-then-')[1]} with {100 * best['pass@1']:.1f} %."
+    )
+
+
 def render(rows: list[Row]) -> str:
     results = Results(rows)
     manifest = results.manifest
@@ -261,7 +287,8 @@ def render(rows: list[Row]) -> str:
         "## Verdict",
         "",
         "By rule: an effect is called one where the 95 % interval over problems, bases and seeds excludes zero and "
-        "every base by itself is on the same side. In brackets at the end: each base.",
+        "every base by itself is on the same side. The first line is the question that was asked; the others stand "
+        "beside it, and their number is not corrected for. In brackets at the end: each base.",
         "",
         *verdicts(results),
         "",
@@ -277,7 +304,8 @@ def render(rows: list[Row]) -> str:
         "## Scores",
         "",
         *scores(results),
-        "Easy and hard: pass@1 there; hard problems reduce to one element and need a guard for the empty case. "
+        left_out(results)
+        + "Easy and hard: pass@1 there; hard problems reduce to one element and need a guard for the empty case. "
         "Smaller shares of the prompts are trained on for the same number of epochs, so with fewer steps.",
         "",
         "- soft targets: trained on the distribution that each token was drawn from; hard tokens: on the token, as in "
@@ -306,9 +334,11 @@ def render(rows: list[Row]) -> str:
         *settings(results),
         f"Tried: T {', '.join(f'{t:g}' for t in manifest['temperatures'])}, top-k 20, top-p 0.8; for the bases also "
         f"top-p {' and '.join(f'{p:g}' for p in manifest['base_top_p'])}. The students' temperatures were chosen on "
-        "base 0 with a seed that is used for nothing else, and serve all bases; each base has its own best. The test "
-        f"problems are numbers {manifest['first_problem'] + 1} to {manifest['first_problem'] + problems} of "
+        "base 0 with a seed that is used for nothing else, and serve all bases; each base has its own best decoding. "
+        f"The test problems are numbers {manifest['first_problem'] + 1} to {manifest['first_problem'] + problems} of "
         f"{manifest['suite']}; those before are in `quickstart`, whose results had been seen.",
+        "",
+        beside_settings(results),
         "",
         f"Bases: 0 is the embedded model, the others "
         "`python -m benchmarks.embedded_model.build --seed S --steps 1200 --out DIR/base-S`; revisions "
