@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,13 +69,12 @@ def _complete(question: Question, lock: int) -> None:
     command = [sys.executable, "-P", "-m", "mlx_ssd.probing", str(question.directory)]
     # The child holds the lock with us: should we alone be killed, nobody else starts before it is gone.
     code = subprocess.run(command, env=machine.stage_environment(), pass_fds=(lock,)).returncode
-    if code in (130, -2):
+    if code in (130, -signal.SIGINT):
         raise Interrupted("interrupted; the same command goes on from there")
     if code < 0:
-        raise WorkFailed(
-            f"the probe was ended by signal {-code}, perhaps for want of memory (lower evaluate.rows); "
-            "the same command goes on where it stopped"
-        )
+        name = signal.Signals(-code).name
+        memory = ", most likely for want of memory (lower evaluate.rows)" if name in ("SIGKILL", "SIGABRT") else ""
+        raise WorkFailed(f"the probe was ended by {name}{memory}; the same command goes on where it stopped")
     if code:  # it has said why
         raise WorkFailed("") if code == 1 else BadInput("")
 

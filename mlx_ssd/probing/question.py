@@ -24,8 +24,8 @@ PROBLEMS, SAMPLES = 100, 5  # so many samples give pass@5
 POLICIES = ((1.3, 20, 0.8), (1.6, 20, 0.8), (2.0, 20, 0.8), (1.6, 20, 0.95))
 # T_train T_eval: the two multiply (docs/decoding.md). After T 1.6 these are T_eval 0.6, 0.75, 0.9, 1.05 and 1.2.
 PRODUCTS = (0.96, 1.2, 1.44, 1.68, 1.92)
-BASE_TEMPERATURES = (0.6, 0.9, 1.05, 1.2, 1.35, 1.5)
-BASE_TOP_P = ((0.95, (0.6, 0.9)),)  # beside the recipe's own; what truncates less wants a lower temperature
+BASE_TEMPERATURES = (0.6, 0.9, 1.2, 1.35, 1.5)  # with the recipe's own top-p
+BASE_OTHERS = ((0.9, (0.75, 0.9, 1.05)), (0.95, (0.6, 0.75, 0.9)))  # top-p: what cuts less wants a lower temperature
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Question:
         """The base as itself, the recipe's own decoding first."""
         grid = [
             replace(self.own, temperature=temperature, top_p=top_p)
-            for top_p, temperatures in ((self.own.top_p, BASE_TEMPERATURES), *BASE_TOP_P)
+            for top_p, temperatures in ((self.own.top_p, BASE_TEMPERATURES), *BASE_OTHERS)
             for temperature in temperatures
         ]
         return [self._entry(BASE, policy) for policy in dict.fromkeys((self.own, *grid))]

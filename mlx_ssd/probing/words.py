@@ -52,9 +52,11 @@ def verdict(facts: dict[str, Any]) -> list[str]:
 def warnings(facts: dict[str, Any]) -> list[str]:
     said = []
     base, best = facts["base"], facts["policies"][0]
-    temperatures = sorted(line["temperature"] for line in base["tried"])
-    if base["best"]["temperature"] in (temperatures[0], temperatures[-1]):
-        said.append(f"the base does best at the end of the temperatures tried ({_setting(base['best'])})")
+    alike = [line["temperature"] for line in base["tried"] if line["top_p"] == base["best"]["top_p"]]
+    if base["best"]["temperature"] in (min(alike), max(alike)):
+        said.append(
+            f"the base does best at the end of the temperatures tried with its top-p ({_setting(base['best'])})"
+        )
     if best["at_end_of_grid"]:
         said.append(f"two-stage decoding does best at the end of those tried (T_eval {best['best']['temperature']:g})")
     if facts["cut_at_max_tokens"] > MANY_CUT:
