@@ -13,13 +13,14 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
     """`tokenizer` as models.load gives it. Token ids of a single-turn prompt up to where the model's answer begins.
 
     `chat` goes through the model's own template; `raw` is the text alone, as the released script
-    of the paper sends it.
+    of the paper sends it, after the beginning-of-text token of a model that has one.
     """
     if prompt.format == "raw":
-        return tokenizer.encode(text, add_special_tokens=False)
+        given = tokenizer.bos_token and text.startswith(tokenizer.bos_token)
+        return ([] if given else _beginning(tokenizer)) + tokenizer.encode(text, add_special_tokens=False)
     if not getattr(tokenizer, "chat_template", None):
         raise BadInput("the model has no chat template; set prompt.format to raw")
-    control = next((t for t in tokenizer.all_special_tokens if t and t in text), None)
+    control = next((t for t in _control_tokens(tokenizer) if t in text), None)
     if control:
         raise BadInput(f"a problem's text holds the model's control token {control!r} ({text[:40]!r}…); take it out")
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
@@ -34,6 +35,18 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
 
 
 def template_hash(tokenizer: Any, prompt: Prompt) -> str:
-    """Names the rendering: the template's text and the recipe's prompt section."""
-    template = getattr(tokenizer, "chat_template", None) if prompt.format == "chat" else None
-    return hash_json([template, prompt.model_dump()])[:16]
+    """Names the rendering: the template's text (or what is put before a raw prompt), the recipe's prompt section."""
+    around = getattr(tokenizer, "chat_template", None) if prompt.format == "chat" else _beginning(tokenizer) or None
+    return hash_json([around, prompt.model_dump()])[:16]
+
+
+def _beginning(tokenizer: Any) -> list[int]:
+    """The beginning-of-text token, where the tokenizer itself puts one before a text. What some put
+    after it is left out: an end of text is no place to go on from."""
+    return [id_ for id_ in tokenizer.encode("x")[:1] if id_ == tokenizer.bos_token_id]
+
+
+def _control_tokens(tokenizer: Any) -> list[str]:
+    """Every token that a text must not hold, those that only tokenizer.json calls special included."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return [token for token in (*tokenizer.all_special_tokens, *added) if token]

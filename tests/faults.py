@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 COMMAND = [sys.executable, "-c", "from mlx_ssd.cli import main; main()"]
-TIMEOUT = 300.0
+TIMEOUT = 900.0
 
 
 def environment(blas: str = "bundled") -> dict[str, str]:

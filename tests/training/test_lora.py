@@ -142,7 +142,6 @@ def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings)
     model = build()
     attach_lora(model, settings)
     randomize_adapter(model)
-    model.train()
     late_head = output_head(model.eval())
     model.train()
     mx.random.seed(1)
@@ -151,6 +150,7 @@ def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings)
 
     mx.random.seed(1)
     with adapter_off(model):
+        assert not model.training and not model.layers[0].training
         assert mx.array_equal(model(PROBE), bare(PROBE))
         assert mx.array_equal(model.model(PROBE), states)
         assert mx.array_equal(late_head(model.model(PROBE)), head(states))
