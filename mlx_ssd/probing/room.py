@@ -53,6 +53,7 @@ def estimate(
     test_problems, test_samples: size of the test that `measured` is about. Intervals are 95 %, from the bootstrap's
     standard deviation. Raises BadInput with fewer than FEWEST problems or two samples.
     """
+    passed = passed[(~np.isnan(passed)).any(axis=2).all(axis=1)]  # problems that every setting has a grade for
     problems, _, samples = passed.shape
     if problems < FEWEST or samples < 2:
         raise BadInput(f"the room needs at least {FEWEST} problems with 2 samples each; got {problems} with {samples}")
@@ -79,7 +80,7 @@ def _cross_fitted(
     gains = []
     rows = np.arange(len(weights))
     for half in halves:
-        one, other = (_means(rates, weights * side) for side in (half, ~half))
+        one, other = (_means(rates[side], weights[:, side]) for side in (half, ~half))
         for chosen_on, measured_on in ((one, other), (other, one)):
             best = settings[chosen_on[:, settings].argmax(axis=1)]
             baseline = baselines[chosen_on[:, baselines].argmax(axis=1)]
@@ -100,8 +101,9 @@ def _variance_of_test(difference: np.ndarray, problems: int, samples: int) -> fl
     counted = (~np.isnan(difference)).sum(axis=1)
     usable = difference[counted >= 2]
     within = float(np.nanvar(usable, axis=1, ddof=1).mean()) if len(usable) else 0.0
-    means = np.nanmean(difference[counted >= 1], axis=1)
-    between = max(0.0, float(means.var(ddof=1)) - within / float(counted[counted >= 1].mean()))
+    once = counted >= 1
+    means = np.nanmean(difference[once], axis=1)
+    between = max(0.0, float(means.var(ddof=1)) - within / float(counted[once].mean()))
     return (between + within / samples) / problems
 
 

@@ -1,5 +1,6 @@
 """The probe: what it asks, what it refuses, what follows from the grades, and the command itself."""
 
+import copy
 import json
 import shutil
 
@@ -202,11 +203,16 @@ def interval(mean, reach):
     return {"mean": mean, "low": mean - reach, "high": mean + reach}
 
 
-@pytest.fixture
-def facts(tmp_path):
-    asked = question(tmp_path)
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    asked = question(tmp_path_factory.mktemp("answered"))
     fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.8), MILD: (1.29, 0.7)}))
     return answer(asked)
+
+
+@pytest.fixture
+def facts(answered):
+    return copy.deepcopy(answered)
 
 
 @pytest.mark.parametrize(

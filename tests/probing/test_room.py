@@ -122,6 +122,7 @@ def test_ungraded_programs_are_left_out():
     passed = draw(np.tile([0.3, 0.6], (50, 1)), 6, np.random.default_rng(5))
     holes = passed.copy()
     holes[::7, 1, 0] = np.nan
+    holes[3, 0] = np.nan  # no grade at all: the problem tells nothing
     whole, left = estimate(passed, [1], [0], 240, 8), estimate(holes, [1], [0], 240, 8)
     assert np.isfinite([left.room.mean, left.measured.low]).all()
     assert left.room.mean == pytest.approx(whole.room.mean, abs=0.02)
