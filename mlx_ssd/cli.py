@@ -73,7 +73,9 @@ def _settings_options(command: Any) -> Any:
 def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
     from mlx_ssd.recipe import parse_override
 
-    return dict(parse_override(text) for text in overrides) | ({"model.path": model} if model else {})
+    # Another model has another revision than the one that the recipe pins.
+    other = {"model.path": model, "model.revision": None} if model else {}
+    return other | dict(parse_override(text) for text in overrides)
 
 
 def _confirm_download(recipe: Any, yes: bool) -> None:
@@ -83,11 +85,11 @@ def _confirm_download(recipe: Any, yes: bool) -> None:
     from mlx_ssd import models
 
     def ask(question: str) -> bool:
-        return click.confirm(question, err=True)
+        if yes:
+            click.echo(f"note: {question} Yes.", err=True)
+        return yes or click.confirm(question, err=True)
 
-    if yes:
-        return
-    models.confirm_download(recipe.model, ask if sys.stdin.isatty() else None)
+    models.confirm_download(recipe.model, ask if yes or sys.stdin.isatty() else None)
 
 
 def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
@@ -96,7 +98,8 @@ def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
     from mlx_ssd.recipe import Recipe
 
     resolved = Recipe.load(recipe, overrides)
-    sizing = budget.prompts_for(hours, resolved, machine.describe(), models.read_config(resolved.model))
+    config = budget.KNOWN_CONFIGS.get(resolved.model.path) or models.read_config(resolved.model)
+    sizing = budget.prompts_for(hours, resolved, machine.describe(), config)
     for sentence in sizing.sentences:
         click.echo(f"note: {sentence}", err=True)
     sized = {"problems.train.limit": sizing.problems, "sample.rows": sizing.sample_rows}

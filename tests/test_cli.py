@@ -92,7 +92,7 @@ class TestHours:
 
         config = budget.KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
         monkeypatch.setattr(machine, "describe", lambda: self.MAC)
-        monkeypatch.setattr(models, "read_config", lambda model: config)
+        monkeypatch.setattr(models, "read_config", None)  # a known model is not looked up
         result = invoke("run", "qwen3-4b-instruct", "--hours", "8", "--dry-run")
         assert result.exit_code == 0, result.output
         sizing = budget.prompts_for(8, Recipe.load("qwen3-4b-instruct"), self.MAC, config)
@@ -128,3 +128,7 @@ class TestDownloads:
         arguments = {"sample": [str(tmp_path / "r"), "--model", "some/model"], "probe": ["some/model"]}[command[0]]
         result = invoke(*command, *arguments)
         assert result.exit_code == 2 and "some/model: 1.0 GB to download" in result.stderr
+
+    def test_another_model_has_not_the_pinned_revision(self):
+        resolved = yaml.safe_load(invoke("run", "qwen3-4b-instruct", "--model", "some/other", "--dry-run").stdout)
+        assert resolved["model"] == {"path": "some/other", "revision": None, "dtype": "auto"}
