@@ -120,7 +120,7 @@ def make_row_sampler(policies: Sequence[Policy], vocabulary: int) -> Callable[[m
     """As `make_sampler`, compiled, with a policy a row: each row as its own policy's sampler would draw it.
 
     Rows are drawn together where they need the same work: a top-k, all tokens in order, or all in any order,
-    each with or without the mass of the whole vocabulary. One of a few top-k is as one with the largest.
+    each with or without the mass of the whole vocabulary. The largest top-k says how many candidates are ranked.
     """
     groups: dict[tuple[bool, bool, bool], list[int]] = {}
     forms = [_form(policy, vocabulary) for policy in policies]

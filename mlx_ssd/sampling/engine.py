@@ -19,7 +19,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import PromptProcessingBatch, wired_limit
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
 from mlx_ssd.decoding.draw import NO_TOKEN, Policy
 from mlx_ssd.decoding.policy_mlx import make_row_sampler
@@ -67,11 +67,12 @@ def generate(
     steps = 0
     with wired_limit(model):
         while waiting or batch.alive:
-            # Not at each row's end: dropping and joining copy the cache, and new prompts run better together.
+            # Not at each row's end: dropping copies the cache, and new prompts run better together.
             if 8 * (len(batch.rows) - batch.alive) >= len(batch.rows):
-                batch.drop_ended()
                 new = [waiting.popleft() for _ in range(min(rows - batch.alive, len(waiting)))]
-                if new:
+                if not new:
+                    batch.drop_ended()
+                else:
                     batch.join([_Row(request) for request in new], *prompts.run(new, waiting[0] if waiting else None))
             drawn = batch.step()
             for row, token in drawn:
@@ -114,10 +115,19 @@ class _Batch:
     def join(self, rows: list[_Row], cache: list[Any], logits: mx.array) -> None:
         """Add rows whose prompts are in `cache`; their first tokens are drawn from logits [rows, vocabulary]."""
         first = _row_sampler(rows, logits)(logits, _uniforms(rows))
-        self._tokens = mx.concatenate([self._tokens, first])
-        self._cache = _joined(self._cache, cache)
+        places = [i for i, row in enumerate(self.rows) if row.ended][: len(rows)]
+        if len(places) == len(rows) and all(map(_fits, self._cache, cache)):
+            for layer, its in zip(self._cache, cache, strict=True):
+                _put(layer, places, its)
+            self._tokens[mx.array(places)] = first
+            for place, row in zip(places, rows, strict=True):
+                self.rows[place] = row
+        else:
+            self.drop_ended()
+            self._cache = _joined(self._cache, cache)
+            self._tokens = mx.concatenate([self._tokens, first])
+            self.rows += rows
         self._draw = None
-        self.rows += rows
         self.alive += len(rows)
 
     def step(self) -> list[tuple[_Row, int]]:
@@ -211,6 +221,25 @@ def _joined(cache: list[Any], other: list[Any]) -> list[Any]:
     for layer, its in zip(cache, other, strict=False):
         layer.extend(its)
     return cache or other
+
+
+def _fits(layer: Any, its: Any) -> bool:
+    """Whether `_put` can work: on the common kind of cache, filled at least as far."""
+    return type(layer) is type(its) is BatchKVCache and its._idx <= layer._idx
+
+
+def _put(layer: BatchKVCache, places: list[int], its: BatchKVCache) -> None:
+    """Give `places` to the rows of another cache, in place: filter and extend would copy all rows, each once."""
+    end = layer._idx
+    left = end - its._idx
+    at = mx.array(places)
+    layer.keys[at, :, left:end] = its.keys[..., : its._idx, :]
+    layer.values[at, :, left:end] = its.values[..., : its._idx, :]
+    layer.offset[at] = its.offset
+    layer.left_padding[at] = its.left_padding + left
+    # Rows are aligned at their ends; once the longest have gone, what all rows leave empty is cut off.
+    if 8 * layer.left_padding.min().item() > end:
+        layer.filter(list(range(layer.left_padding.size)))
 
 
 def _row_sampler(rows: list[_Row], logits: mx.array) -> Callable[[mx.array, mx.array], mx.array]:

@@ -27,6 +27,11 @@ def test_policies_in_one_batch_with_shared_prompts_draw_as_each_request_alone():
     assert result["prompt_tokens"] == result["expected_prompt_tokens"] > 0
 
 
+def test_caches_that_rotate():
+    result = measured("sliding_window", "bundled")
+    assert result["compared"] == 64 and result["differ"] == 0 and 0 < result["stopped"] < 32
+
+
 @pytest.mark.slow
 def test_bundled_blas_bit_equal_alone_in_threes_and_in_32():
     result = measured("divergence", "bundled", "40")
