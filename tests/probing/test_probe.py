@@ -264,7 +264,13 @@ def test_tables_fit_a_terminal_of_80_columns(facts, capsys):
 
 # The command
 
-TINY = ("--problems", "8", "--samples", "2", "--policy", "1.6,20,0.8", "--set", "evaluate.limits.wall_seconds=2")
+TINY = (
+    "--problems", "8",
+    "--samples", "2",
+    "--policy", "1.6,20,0.8",
+    "--set", "evaluate.max_tokens=64",
+    "--set", "evaluate.limits.wall_seconds=2",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +285,7 @@ def test_probe_of_the_embedded_model(finished):
     out, process = finished
     facts = json.loads((out / "probe.json").read_text())
     decodings = len(facts["base"]["tried"]) + 5
-    assert f"{16 * decodings} completions of at most 128 tokens to draw: {decodings} decodings" in process.stderr
+    assert f"{16 * decodings} completions of at most 64 tokens to draw: {decodings} decodings" in process.stderr
     assert "at the pace of the first batch" in process.stderr
     assert facts["verdict"][0] in process.stdout.replace("\n", " ")
     assert facts["problems"] == 8 and facts["suite"] == "embedded-validation"
