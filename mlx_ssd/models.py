@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import assets
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Model
-from mlx_ssd.storage import hash_json, hash_path
+from mlx_ssd.storage import hash_json, hash_path, read_json
 
 # What makes a model. mlx_lm.load itself would fetch these and code, but trust_remote_code is never given.
 MODEL_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja")
@@ -40,7 +42,14 @@ def locate(model: Model) -> ModelSource:
         if not any(path.glob(pattern)):
             raise BadInput(f"model.path: {path} has no {pattern}; it must be a folder in Hugging Face layout")
     parts = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)})
-    return ModelSource(path, hash_json([[file.name, hash_path(file)] for file in parts])[:16])
+    hashes = [[file.name, _hash_unchanged(file, file.stat().st_size, file.stat().st_mtime_ns)] for file in parts]
+    return ModelSource(path, hash_json(hashes)[:16])
+
+
+@cache
+def _hash_unchanged(file: Path, size: int, modified_ns: int) -> str:
+    """Gigabytes need not be read again as long as the file is the same."""
+    return hash_path(file)
 
 
 def is_hub_name(path: str) -> bool:
@@ -48,19 +57,67 @@ def is_hub_name(path: str) -> bool:
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).is_dir()
 
 
-def _from_hub(name: str, revision: str | None) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def confirm_download(model: Model, ask: Callable[[str], bool] | None) -> None:
+    """Have what `locate` would download confirmed first, with its size; a model that is here asks nothing.
 
+    `ask` puts a question to the user; None where nobody can be asked. Raises BadInput where the answer is no, or
+    there is none.
+    """
+    if model.path == "embedded" or not is_hub_name(model.path):
+        return
+    size = download_bytes(model.path, model.revision)
+    if not size:
+        return
+    what = f"{model.path}: {_readable(size)} to download from the hub, once"
+    if ask is None:
+        raise BadInput(f"{what}; confirm it with --yes, since there is no terminal to ask at")
+    if not ask(f"{what}. Download?"):
+        raise BadInput(f"{model.path} was not downloaded; --model takes a folder on this disk too")
+
+
+def download_bytes(name: str, revision: str | None) -> int:
+    """Bytes of a hub model that are not on this disk yet. Downloads nothing.
+
+    Raises BadInput when it is not here and the hub does not give it.
+    """
+    files = _snapshot(name, revision, dry_run=True)
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def read_config(model: Model) -> dict[str, Any]:
+    """config.json of a model; of a hub model that is not here only this file is downloaded."""
+    if model.path != "embedded" and is_hub_name(model.path):
+        return read_json(Path(_snapshot(model.path, model.revision, allow_patterns=["config.json"])) / "config.json")
+    return read_json(locate(model).path / "config.json")
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _from_hub(name: str, revision: str | None) -> ModelSource:
+    path = Path(_snapshot(name, revision))
+    return ModelSource(path, path.name)  # a snapshot's folder is named by its commit
+
+
+def _snapshot(name: str, revision: str | None, **options: Any) -> Any:
+    """huggingface_hub's snapshot_download: of what makes a model, from the cache where there is no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError, LocalEntryNotFoundError
+
+    options = {"allow_patterns": list(MODEL_FILES)} | options
     try:
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+        try:
+            return snapshot_download(name, revision=revision, **options)
+        except DryRunError:  # no network: is it all here?
+            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=options["allow_patterns"])
+            return []
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise BadInput(
             f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "
             "check the name, the network, or `hf auth login` for a gated model"
         ) from None
-    return ModelSource(path, path.name)  # a snapshot's folder is named by its commit
 
 
 def load(source: ModelSource, dtype: str = "auto", adapter: Path | None = None) -> tuple[Any, Any]:

@@ -1,0 +1,146 @@
+"""Does self-distillation help on the embedded model, compared with what?
+
+    python -m benchmarks.effect --work DIR [--jobs 2]
+
+1. Bases: 0 is the embedded model, the others are pre-trained with other seeds (7 minutes each, needs torch).
+2. Validation: each base's best decoding, and the students' temperatures on base 0 -> DIR/frozen.json.
+3. Test: one run directory for each base and seed, with students of three kinds (soft targets, hard tokens, the T = 1
+   control) on all prompts, a third and a ninth, and the controls of the base -> DIR/effect.jsonl, DIR/effect.md.
+
+Everything goes through `mlx_ssd.run`, so the same command goes on where it was stopped. About an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from benchmarks.effect import collect
+from benchmarks.effect.design import (
+    BASE_TOP_P,
+    FIRST_TEST_PROBLEM,
+    TEMPERATURES,
+    Design,
+    run_recipe,
+    tuning_recipe,
+)
+from benchmarks.effect.report import render
+from benchmarks.embedded_model.solutions import Noise
+from mlx_ssd.controls import suite_name
+from mlx_ssd.errors import BadInput, SsdError, WorkFailed
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.storage import read_json, write_atomic, write_json
+
+BASE_STEPS = 1200
+ONE_RUN = "import sys, mlx_ssd; mlx_ssd.run(sys.argv[1], sys.argv[2])"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for bases, runs and results")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one core each")
+    for field in fields(Design):
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=field.default, help=f"default {field.default}")
+    arguments = parser.parse_args()
+    design = Design(**{field.name: getattr(arguments, field.name) for field in fields(Design)})
+    # Side by side, runs are fastest on one thread each; the stages inherit it.
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        experiment(design, arguments.work.resolve(), arguments.jobs)
+    except SsdError as error:
+        print(f"effect: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def experiment(design: Design, work: Path, jobs: int) -> None:
+    """All of it; what is done is skipped."""
+    models = [base_model(base, work) for base in range(design.bases)]
+    tuned = run_all([tuning_recipe(design, base, model) for base, model in enumerate(models)], work, jobs)
+    frozen_path = work / "frozen.json"
+    if not frozen_path.exists():
+        write_json(frozen_path, collect.freeze(design, tuned))
+    frozen = read_json(frozen_path)
+    if frozen["design"] != asdict(design):
+        raise BadInput(f"{frozen_path} belongs to another design ({frozen['design']}); choose another --work")
+    recipes = [run_recipe(design, base, index, models[base], frozen) for base, index in design.runs()]
+    runs = run_all(recipes, work, jobs)
+    more = {
+        "command": command(design, jobs),
+        "jobs": jobs,
+        "noise": asdict(Noise()),
+        "temperatures": TEMPERATURES,
+        "base_top_p": BASE_TOP_P,
+        "suite": suite_name(recipes[0].problems.test, "test"),
+        "first_problem": FIRST_TEST_PROBLEM,
+    }
+    rows = [collect.manifest(design, frozen, runs, tuned, more)]
+    for (base, index), files in zip(design.runs(), runs, strict=True):
+        rows += collect.rows(base, design.seed(base, index), files)
+    rows = [json.loads(json.dumps(row)) for row in rows]  # as a reader of the file has them
+    write_atomic(work / "effect.jsonl", "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+    write_atomic(work / "effect.md", render(rows))
+    print(f"{work / 'effect.md'} and {work / 'effect.jsonl'}: {len(rows) - 1} results of {len(runs)} runs")
+
+
+def command(design: Design, jobs: int) -> str:
+    """What was typed, but for the folder."""
+    changed = [
+        f" --{field.name.replace('_', '-')} {getattr(design, field.name)}"
+        for field in fields(Design)
+        if getattr(design, field.name) != field.default
+    ]
+    return f"python -m benchmarks.effect --work DIR --jobs {jobs}" + "".join(changed)
+
+
+def base_model(base: int, work: Path) -> str:
+    """The recipe's model.path of a base; pre-trains it where it is not there."""
+    if base == 0:
+        return "embedded"
+    out = work / f"base-{base}"
+    # The builder writes this file last but for the tokenizer's.
+    if not (out / "model" / "tokenizer.json").exists():
+        print(f"base {base}: pre-training, about 7 minutes", flush=True)
+        build = ["--seed", str(base), "--steps", str(BASE_STEPS), "--out", str(out)]
+        code = subprocess.run([sys.executable, "-m", "benchmarks.embedded_model.build", *build]).returncode
+        if code:
+            raise WorkFailed(f"the builder of base {base} ended with {code}")
+    return str(out / "model")
+
+
+def run_all(recipes: list[Recipe], work: Path, jobs: int) -> list[RunFiles]:
+    """Bring a run directory to each recipe, `jobs` of them at a time; what they print goes to files beside them."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_run, recipe, work) for recipe in recipes]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # the running ones end by themselves, or by the same Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run(recipe: Recipe, work: Path) -> RunFiles:
+    out, text = work / "runs" / recipe.name, work / "recipes" / f"{recipe.name}.yaml"
+    write_atomic(text, recipe.to_yaml())
+    log = work / "recipes" / f"{recipe.name}.log"
+    print(f"{recipe.name}: started, see {log}", flush=True)
+    with open(log, "a", encoding="utf-8") as file:
+        code = subprocess.run([sys.executable, "-c", ONE_RUN, str(text), str(out)], stdout=file, stderr=file).returncode
+    if code:
+        raise WorkFailed(f"{recipe.name} ended with {code}, see {log}; the same command goes on from there")
+    print(f"{recipe.name}: done", flush=True)
+    return RunFiles(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""How many problems fit into a night: bytes and seconds of a run from the model's config.json, the recipe and the chip.
+
+All of it is computed before anything is loaded, and none of it has been measured on a Mac yet. With P the
+parameters, A = layers x heads x head size, c a token's context, B the rows decoded side by side:
+
+    weights W        = P x bits / 8; affine groups add a 16-bit scale and bias to each
+    KV bytes a token = 2 x layers x key-value heads x head size x 2 (bfloat16)
+    F(c)             = 2 P + 4 A c FLOPs of a token; of a mixture only the active experts count
+    decoding         = max((W + B c KV) / (70 % of the bandwidth), B F(c) / prefill rate) + 1 ms a step of B tokens
+    training         = (F(c) + S (F(c) + 4 A c)) / training rate a token, with S the share of the layers that wear
+                       an adapter: the base is frozen, and no gradient goes below the lowest adapter;
+                       soft targets add a forward pass, F(c)
+    training bytes   = W + adapter, its gradient and AdamW's two moments in float32
+                       + the longest rows of a micro-batch x (S activations + logits of completion tokens)
+
+For one row the decoding formula gives 145 tokens/s on an M4 Max and 44 on an M3 Pro for Qwen3-4B in 4 bits;
+published are 135 (mlx-lm's BENCHMARKS.md) and 45 (mlx-lm issue 1569). For many rows nothing is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_ssd.errors import BadInput
+from mlx_ssd.recipe import Recipe, Training
+
+BANDWIDTH_SHARE = 0.7  # of what Apple publishes
+STEP_SECONDS = 0.001  # launching kernels and drawing tokens, a decoding step
+MEMORY_SHARE = 0.65  # of the machine's; macOS lets the GPU have 67 to 75 %
+# Of bfloat16 matrix work. Prefill of 4-bit Qwen3-4B is published at 1,622 tokens/s on an M4 Max (BENCHMARKS.md), which
+# is 0.29, and at 615 on an M3 Pro (issue 1569): 0.25 to 0.32. An M5 should do better: its neural accelerators are not
+# counted.
+PREFILL_FLOPS_PER_GPU_CORE = 0.25e12
+# mlx-lm's LORA.md: 250 tokens/s, 4 of 32 layers of Mistral-7B, M1 Max.
+TRAINING_FLOPS_PER_GPU_CORE = 0.13e12
+# What a backward pass holds: bytes a token and trained layer for each unit of hidden size, MLP, query and key-value
+# width, and bytes a completion token and vocabulary entry. Measured on Linux: `python -m benchmarks.training_memory`.
+ACTIVATION_BYTES = {"hidden": 32, "mlp": 13, "query": 11, "key_value": 18}
+LOGIT_BYTES = 20
+
+# Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
+# twice the mean one, and no answer is longer than max_tokens.
+LENGTHS = {"embedded": (100, 400, 3000), "jsonl": (300, 1000, 8000), "rstar_coder": (500, 1500, 12000)}
+GRADE_SECONDS = 0.1  # a program
+UNKNOWN_PROBLEMS = 100  # of a test set whose size the recipe does not say
+RESERVE = 0.1  # of the hours: loading, checkpoints, heat
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+WORTHWHILE = 1.05  # more rows must gain so much; they cost memory, and beyond some the arithmetic is the limit
+
+# Cores of the CPU, GB/s, cores of the GPU: Apple's technical specifications. Where CPU cores do not tell
+# two GPUs apart the smaller is taken.
+CHIPS: dict[str, tuple[tuple[int, float, int], ...]] = {
+    "Apple M1": ((8, 68.25, 7),),
+    "Apple M1 Pro": ((8, 200, 14), (10, 200, 14)),
+    "Apple M1 Max": ((10, 400, 24),),
+    "Apple M1 Ultra": ((20, 800, 48),),
+    "Apple M2": ((8, 100, 8),),
+    "Apple M2 Pro": ((10, 200, 16), (12, 200, 19)),
+    "Apple M2 Max": ((12, 400, 30),),
+    "Apple M2 Ultra": ((24, 800, 60),),
+    "Apple M3": ((8, 100, 8),),
+    "Apple M3 Pro": ((11, 150, 14), (12, 150, 18)),
+    "Apple M3 Max": ((14, 300, 30), (16, 400, 40)),
+    "Apple M3 Ultra": ((28, 819, 60), (32, 819, 80)),
+    "Apple M4": ((8, 120, 8), (10, 120, 8)),
+    "Apple M4 Pro": ((12, 273, 16), (14, 273, 20)),
+    "Apple M4 Max": ((14, 410, 32), (16, 546, 40)),
+    "Apple M5": ((10, 153, 8),),
+    "Apple M5 Pro": ((15, 307, 16), (18, 307, 20)),
+    "Apple M5 Max": ((18, 460, 32),),
+}
+
+_QWEN3_4B = {
+    "head_dim": 128,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "quantization": {"group_size": 64, "bits": 4},
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+# The part of config.json that is read here, of models that need not be downloaded to plan with them.
+KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
+    "mlx-community/Qwen3-4B-Instruct-2507-4bit": _QWEN3_4B,
+    "mlx-community/Qwen3-4B-Thinking-2507-4bit": _QWEN3_4B,
+}
+
+
+@dataclass(frozen=True)
+class Chip:
+    bytes_per_second: float
+    gpu_cores: int
+
+    @property
+    def prefill_flops(self) -> float:
+        return self.gpu_cores * PREFILL_FLOPS_PER_GPU_CORE
+
+    @property
+    def training_flops(self) -> float:
+        return self.gpu_cores * TRAINING_FLOPS_PER_GPU_CORE
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What of a model costs bytes and seconds."""
+
+    layers: int
+    parameters: int
+    active: int  # parameters that a token is multiplied with
+    weight_bytes: float
+    expert_bytes: float  # of these, what lies in experts
+    expert_share: float  # of the experts, what one token goes through
+    kv_bytes: int  # a token of context
+    attention: int  # layers x heads x head size
+    activation_bytes: int  # a token in training
+    adapter_parameters: int  # of rank 1, on every linear layer
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelSize:
+        """From a config.json in the layout of Hugging Face or mlx-lm; a nested text_config counts.
+
+        Raises BadInput for one that does not describe a decoder of the usual kind.
+        """
+        config = config.get("text_config") or config
+        try:
+            layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+            vocabulary, mlp = config["vocab_size"], config["intermediate_size"]
+        except KeyError as missing:
+            raise BadInput(f"the model's config.json has no {missing}; give problems.train.limit yourself") from None
+        head = config.get("head_dim") or hidden // heads
+        query, key_value = heads * head, (config.get("num_key_value_heads") or heads) * head
+        experts = config.get("num_experts") or config.get("num_local_experts") or 1
+        used = config.get("num_experts_per_tok") or 1
+        width = (config.get("moe_intermediate_size") or mlp) if experts > 1 else mlp
+        attention = layers * (2 * hidden * query + 2 * hidden * key_value)
+        expert = layers * 3 * hidden * width
+        embedding = vocabulary * hidden
+        parameters = attention + experts * expert + embedding * (1 if config.get("tie_word_embeddings") else 2)
+        quantization = config.get("quantization") or config.get("quantization_config") or {}
+        bits = 32.0 if (config.get("torch_dtype") or config.get("dtype")) == "float32" else 16.0
+        if "bits" in quantization:
+            bits = quantization["bits"] + 32 / (quantization.get("group_size") or 64)
+        widths = {"hidden": hidden, "mlp": width * used, "query": query, "key_value": key_value}
+        return cls(
+            layers=layers,
+            parameters=parameters,
+            active=attention + used * expert + embedding,  # an embedding is looked up, the head is multiplied with
+            weight_bytes=parameters * bits / 8,
+            expert_bytes=experts * expert * bits / 8,
+            expert_share=used / experts,
+            kv_bytes=2 * layers * key_value * 2,
+            attention=layers * query,
+            activation_bytes=layers * sum(ACTIVATION_BYTES[name] * width for name, width in widths.items()),
+            adapter_parameters=layers
+            * (2 * (hidden + query) + 2 * (hidden + key_value) + 3 * experts * (hidden + width)),
+            vocabulary=vocabulary,
+        )
+
+    def flops(self, context: float) -> float:
+        """F(c)."""
+        return 2 * self.active + 4 * self.attention * context
+
+    def trained_share(self, num_layers: int) -> float:
+        """S of a recipe's train.num_layers."""
+        return 1.0 if num_layers < 0 else min(num_layers / self.layers, 1.0)
+
+    def read_bytes(self, rows: int) -> float:
+        """The weights that a decoding step of so many rows reads: of experts those that some row goes through."""
+        idle = (1 - self.expert_share) ** rows
+        return self.weight_bytes - idle * self.expert_bytes
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What `prompts_for` chose, and why. All figures are computed."""
+
+    problems: int  # problems.train.limit
+    sample_rows: int
+    evaluate_rows: int
+    seconds: dict[str, float]  # by stage
+    peak_bytes: dict[str, float]  # by stage, and "limit"
+    sentences: tuple[str, ...]
+
+
+def prompts_for(hours: float, recipe: Recipe, machine: Mapping[str, Any], config: Mapping[str, Any]) -> Sizing:
+    """How many training problems `recipe` can take in `hours`, evaluation included, and the rows side by side.
+
+    `machine` is machine.describe(); `config` is the model's config.json. Raises BadInput for a machine that is not
+    in CHIPS, for a model or an answer that does not fit into its memory, and for hours that are too few.
+    """
+    if not 0 < hours < float("inf"):
+        raise BadInput(f"--hours {hours:g}: give a number of hours above 0")
+    chip, model = chip_of(machine), ModelSize.of(config)
+    limit = MEMORY_SHARE * machine["memory_bytes"]
+    sampling = _work(recipe, recipe.problems.train.source, recipe.sample.max_tokens)
+    judging = _work(recipe, recipe.problems.test.source, recipe.evaluate.max_tokens)
+    sample_rows = _rows(chip, model, sampling, limit, "sample.max_tokens")
+    evaluate_rows = _rows(chip, model, judging, limit, "evaluate.max_tokens")
+    peak = {
+        "sample": _decoding_bytes(model, sample_rows, sampling),
+        "train": _training_bytes(model, recipe, sampling, limit),
+        "evaluate": _decoding_bytes(model, evaluate_rows, judging),
+    }
+
+    students = [recipe.of_arm(name) for name in ("student", *(arm.name for arm in recipe.arms))]
+    sampled_apart = len({repr((r.problems.train, r.sample)) for r in students})
+    samples = recipe.sample.samples_per_problem
+    each = {
+        "sample": sampled_apart * samples * _answer_seconds(chip, model, sample_rows, sampling),
+        "train": sum(r.train.epochs * samples * _training_seconds(chip, model, r.train, sampling) for r in students),
+    }
+    grading = GRADE_SECONDS / recipe.evaluate.workers
+    fixed = _judged_answers(recipe) * (_answer_seconds(chip, model, evaluate_rows, judging) + grading)
+    left = hours * 3600 * (1 - RESERVE) - fixed
+    problems = int(left / sum(each.values()))
+    if problems < recipe.train.rows_per_step:
+        raise BadInput(
+            f"--hours {hours:g}: evaluation alone takes {fixed / 3600:.1f} h here (computed), and no training step "
+            "fits beside it; give more hours, or lower evaluate.samples_per_problem or problems.test.limit"
+        )
+    seconds = {stage: problems * cost for stage, cost in each.items()} | {"evaluate": fixed}
+
+    def hours_of(stage: str) -> str:
+        return f"{seconds[stage] / 3600:.1f} h"
+
+    return Sizing(
+        problems=problems,
+        sample_rows=sample_rows,
+        evaluate_rows=evaluate_rows,
+        seconds=seconds,
+        peak_bytes=peak | {"limit": limit},
+        sentences=(
+            f"{problems:,} training problems: sampling {hours_of('sample')} with {sample_rows} rows side by side, "
+            f"training {hours_of('train')}, evaluation {hours_of('evaluate')}; {RESERVE:.0%} of the time is kept back.",
+            f"Peak memory: sampling {peak['sample'] / 1e9:.1f} GB, training {peak['train'] / 1e9:.1f} GB, of "
+            f"{limit / 1e9:.1f} GB that the GPU is trusted to have.",
+            f"Assumed: {sampling.prompt} tokens a prompt, {sampling.answer:,} an answer; {BANDWIDTH_SHARE:.0%} of "
+            f"{chip.bytes_per_second / 1e9:.0f} GB/s; {chip.gpu_cores} GPU cores of "
+            f"{PREFILL_FLOPS_PER_GPU_CORE / 1e12:.2f} TFLOPS, in training {TRAINING_FLOPS_PER_GPU_CORE / 1e12:.2f}.",
+            "Computed from published figures, not yet measured on a Mac: the first hour will tell.",
+        ),
+    )
+
+
+def chip_of(machine: Mapping[str, Any]) -> Chip:
+    """The chip that machine.describe() names. Raises BadInput for one whose speed is not known."""
+    variants = CHIPS.get(machine["chip"])
+    if not variants:
+        raise BadInput(
+            f"--hours cannot size a run on {machine['chip']}: its memory bandwidth is not known; leave --hours out and "
+            "choose yourself: --set problems.train.limit=500 --set sample.rows=16 --set evaluate.rows=16"
+        )
+    _, gigabytes, gpu_cores = next((v for v in variants if v[0] == machine["cores"]), variants[0])
+    return Chip(gigabytes * 1e9, gpu_cores)
+
+
+def decoding_step_seconds(chip: Chip, model: ModelSize, rows: int, context: float) -> float:
+    reading = (model.read_bytes(rows) + rows * context * model.kv_bytes) / (BANDWIDTH_SHARE * chip.bytes_per_second)
+    return max(reading, rows * model.flops(context) / chip.prefill_flops) + STEP_SECONDS
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Tokens of an answer that is expected, and of the longest."""
+
+    prompt: int
+    answer: int
+    longest_prompt: int
+    longest_answer: int
+
+
+def _work(recipe: Recipe, source: str, max_tokens: int) -> _Work:
+    prompt, answer, thought = LENGTHS[source]
+    expected = thought if recipe.prompt.enable_thinking else answer
+    return _Work(prompt, min(expected, max_tokens), 2 * prompt, max_tokens)
+
+
+def _answer_seconds(chip: Chip, model: ModelSize, rows: int, work: _Work) -> float:
+    """Its prompt and its tokens. The cache is padded to the longest row: every row reads a whole answer's length."""
+    step = decoding_step_seconds(chip, model, rows, work.prompt + work.answer)
+    return work.prompt * model.flops(work.prompt / 2) / chip.prefill_flops + work.answer * step / rows
+
+
+def _training_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work) -> float:
+    """One sample once."""
+    length = work.prompt + work.answer
+    context = length / 2
+    forward, share = model.flops(context), model.trained_share(train.num_layers)
+    flops = forward + share * (forward + 4 * model.attention * context)
+    if train.targets == "distribution":
+        flops += forward
+    return length * flops / chip.training_flops
+
+
+def _decoding_bytes(model: ModelSize, rows: int, work: _Work) -> float:
+    context = work.longest_prompt + work.longest_answer
+    return model.weight_bytes + rows * (context * model.kv_bytes + LOGIT_BYTES * model.vocabulary)
+
+
+def _rows(chip: Chip, model: ModelSize, work: _Work, limit: float, setting: str) -> int:
+    """The fewest rows that are about as fast as any number that fits."""
+    seconds = {
+        rows: _answer_seconds(chip, model, rows, work) for rows in ROWS if _decoding_bytes(model, rows, work) <= limit
+    }
+    if not seconds:
+        raise BadInput(
+            f"{setting}: the weights ({model.weight_bytes / 1e9:.1f} GB) and one answer of {work.longest_answer} "
+            f"tokens need more than the {limit / 1e9:.1f} GB that can be counted on here; lower it, or take a smaller "
+            "model"
+        )
+    return next(rows for rows, took in seconds.items() if took <= WORTHWHILE * min(seconds.values()))
+
+
+def _training_bytes(model: ModelSize, recipe: Recipe, work: _Work, limit: float) -> float:
+    train = recipe.train
+    share = model.trained_share(train.num_layers)
+    adapter = 4 * 4 * train.rank * model.adapter_parameters * share
+    activations = model.activation_bytes * share
+    token = activations + LOGIT_BYTES * model.vocabulary
+
+    def of(answer: int) -> float:
+        row = work.longest_prompt * activations + answer * token
+        return model.weight_bytes + adapter + train.rows_per_micro_batch * row
+
+    peak = of(work.longest_answer)
+    if peak > limit:
+        fits = int((limit - of(0)) / (train.rows_per_micro_batch * token))
+        mends = ["train.rows_per_micro_batch"] * (train.rows_per_micro_batch > 1) + ["train.num_layers"]
+        mends += [f"sample.max_tokens (to {fits})" if fits > 0 else "sample.max_tokens"]
+        raise BadInput(
+            f"training on an answer of {work.longest_answer} tokens takes {peak / 1e9:.0f} GB (computed), and "
+            f"{limit / 1e9:.1f} GB can be counted on here; lower {' or '.join(mends)}"
+        )
+    return peak
+
+
+def _judged_answers(recipe: Recipe) -> int:
+    """Answers that evaluation asks for, decodings that coincide counted twice."""
+    evaluate, curve = recipe.evaluate, recipe.evaluate.curve
+    students = 1 + len(recipe.arms)
+    decodings = students * (2 + evaluate.two_stage) + bool(curve or evaluate.base_best)
+    answers = (recipe.problems.test.limit or UNKNOWN_PROBLEMS) * evaluate.samples_per_problem * decodings
+    if curve and recipe.problems.validation:
+        points = len(curve.temperatures) * (1 + len(curve.base_top_p) + evaluate.two_stage + students)
+        answers += (recipe.problems.validation.limit or UNKNOWN_PROBLEMS) * curve.samples_per_problem * points
+    return answers
