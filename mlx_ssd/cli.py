@@ -64,6 +64,7 @@ def _settings_options(command: Any) -> Any:
         ),
         click.option("--model", metavar="MODEL", help="Folder or hub name of the model (sets model.path)."),
         click.option("--redo", is_flag=True, help="Throw away results that were made with other settings."),
+        click.option("--yes", is_flag=True, help="Download what is needed without asking."),
     ):
         command = option(command)
     return command
@@ -72,16 +73,54 @@ def _settings_options(command: Any) -> Any:
 def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
     from mlx_ssd.recipe import parse_override
 
-    return dict(parse_override(text) for text in overrides) | ({"model.path": model} if model else {})
+    # Another model has another revision than the one that the recipe pins.
+    other = {"model.path": model, "model.revision": None} if model else {}
+    return other | dict(parse_override(text) for text in overrides)
+
+
+def _confirm_download(recipe: Any, yes: bool) -> None:
+    """Say how much would be downloaded, and ask, before anything is."""
+    import sys
+
+    from mlx_ssd import models
+
+    def ask(question: str) -> bool:
+        if yes:
+            click.echo(f"note: {question} Yes.", err=True)
+        return yes or click.confirm(question, err=True)
+
+    models.confirm_download(recipe.model, ask if yes or sys.stdin.isatty() else None)
+
+
+def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
+    """The recipe with as many prompts as this machine can take in so many hours."""
+    from mlx_ssd import budget, machine, models
+    from mlx_ssd.recipe import Recipe
+
+    resolved = Recipe.load(recipe, overrides)
+    config = budget.KNOWN_CONFIGS.get(resolved.model.path) or models.read_config(resolved.model)
+    sizing = budget.prompts_for(hours, resolved, machine.describe(), config)
+    for sentence in sizing.sentences:
+        click.echo(f"note: {sentence}", err=True)
+    sized = {"problems.train.limit": sizing.problems, "sample.rows": sizing.sample_rows}
+    return Recipe.load(recipe, overrides | sized | {"evaluate.rows": sizing.evaluate_rows})
 
 
 @main.command("run")
 @click.argument("recipe", default="quickstart")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what would run; load nothing.")
+@click.option("--hours", type=float, help="Choose the number of prompts, and the rows, for so long on this Mac.")
 @_settings_options
 def run_command(
-    recipe: str, out: Path | None, dry_run: bool, overrides: tuple[str, ...], model: str | None, redo: bool
+    recipe: str,
+    out: Path | None,
+    dry_run: bool,
+    hours: float | None,
+    overrides: tuple[str, ...],
+    model: str | None,
+    redo: bool,
+    yes: bool,
 ) -> None:
     """Run every stage of a recipe; go on where it stopped.
 
@@ -90,7 +129,8 @@ def run_command(
     from mlx_ssd import machine, pipeline
     from mlx_ssd.recipe import Recipe
 
-    resolved = Recipe.load(recipe, _overrides(overrides, model))
+    settings = _overrides(overrides, model)
+    resolved = Recipe.load(recipe, settings) if hours is None else _sized(recipe, settings, hours)
     if dry_run:
         files, plans = pipeline.plan(resolved, out)
         click.echo(resolved.to_yaml(), nl=False)
@@ -101,6 +141,7 @@ def run_command(
     hint = machine.slow_blas_hint()
     if hint:
         click.echo(f"note: {hint}", err=True)
+    _confirm_download(resolved, yes)
     files = pipeline.run(resolved, out, redo=redo)
     _print_report(files)
 
@@ -109,14 +150,18 @@ def _stage_command(name: str) -> click.Command:
     @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
     @click.option("--recipe", help="Recipe for a new run directory (default: the one in RUN, else quickstart).")
     @_settings_options
-    def command(run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool) -> None:
+    def command(
+        run_dir: Path, recipe: str | None, overrides: tuple[str, ...], model: str | None, redo: bool, yes: bool
+    ) -> None:
         from mlx_ssd import pipeline
         from mlx_ssd.layout import RunFiles
         from mlx_ssd.recipe import Recipe
 
         files = RunFiles(run_dir)
         source = recipe or (files.recipe if files.recipe.exists() else "quickstart")
-        pipeline.run(Recipe.load(source, _overrides(overrides, model)), run_dir, only=[name], redo=redo)
+        resolved = Recipe.load(source, _overrides(overrides, model))
+        _confirm_download(resolved, yes)
+        pipeline.run(resolved, run_dir, only=[name], redo=redo)
         if name == "report":
             _print_report(files)
 
@@ -136,6 +181,7 @@ for _name in STAGE_HELP:
     "--policy", "policies", multiple=True, metavar="T,K,P", help="Try this sampling policy instead of the usual ones."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")
+@click.option("--yes", is_flag=True, help="Download what is needed without asking.")
 def probe_command(
     what: str,
     out: Path | None,
@@ -143,6 +189,7 @@ def probe_command(
     samples: int | None,
     policies: tuple[str, ...],
     overrides: tuple[str, ...],
+    yes: bool,
 ) -> None:
     """Estimate, before any training, what self-distillation can gain and with which settings.
 
@@ -151,12 +198,15 @@ def probe_command(
     """
     from mlx_ssd import machine
     from mlx_ssd.probing import probe, words
+    from mlx_ssd.probing.question import recipe_of
 
     if hint := machine.slow_blas_hint():
         click.echo(f"note: {hint}", err=True)
     size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
     chosen = [_policy(text) for text in policies]
-    words.show(probe(what, out, policies=chosen, overrides=_overrides(overrides, None), **size))
+    recipe = recipe_of(what, _overrides(overrides, None))
+    _confirm_download(recipe, yes)
+    words.show(probe(recipe, out, policies=chosen, **size))
 
 
 def _policy(text: str) -> Any:

@@ -28,7 +28,7 @@ from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, w
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen to a unit: "done", "resume", "start", or "changed" (by `difference`)."""
+    """What would happen to a unit: "done", "resume", "start", "again", or "changed" (by `difference`)."""
 
     name: str
     action: str
@@ -74,12 +74,12 @@ def run(
             plan = plan_unit(unit, manifest)
             if plan.action == "done":
                 continue
-            if plan.action == "changed":
-                if not redo:
-                    raise BadInput(
-                        f"{files.directory}: {unit.name} was made with {plan.difference}; choose another --out, "
-                        f"or give --redo to throw away its results"
-                    )
+            if plan.action == "changed" and not redo:
+                raise BadInput(
+                    f"{files.directory}: {unit.name} was made with {plan.difference}; choose another --out, "
+                    f"or give --redo to throw away its results"
+                )
+            if plan.action in ("changed", "again"):
                 stage = stages.get(unit.stage)
                 for path in getattr(stage, "thrown_away", stage.outputs)(unit.recipe, unit.files):
                     remove(path)
@@ -118,7 +118,9 @@ def plan_unit(unit: Unit, manifest: dict) -> Plan:
         return Plan(unit.name, "start")  # it was begun, but there is nothing that could be lost
     made_of = _made_of(unit)
     if entry["fingerprint"] != hash_json(made_of):
-        return Plan(unit.name, "changed", _difference(entry["made_of"], made_of))
+        # What others are made of costs seconds and nothing is lost with it.
+        action = "again" if unit.stage in stages.DERIVED else "changed"
+        return Plan(unit.name, action, _difference(entry["made_of"], made_of))
     if entry["complete"] and all(
         path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):

@@ -14,7 +14,7 @@ from tests import faults
 # Small enough for seconds, large enough that every stage has something to be killed in.
 SMALL = (
     "--set", "problems.train.limit=40",
-    "--set", "problems.validation.limit=6",
+    "--set", "problems.validation.limit=10",
     "--set", "problems.test.limit=24",
     "--set", "sample.rows=16",
     "--set", "train.epochs=2",

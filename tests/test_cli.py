@@ -5,10 +5,12 @@ import sys
 import time
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from mlx_ssd import recipe
 from mlx_ssd.cli import main
+from mlx_ssd.recipe import Recipe
 from tests import faults
 
 
@@ -59,13 +61,13 @@ def test_wrong_flag_is_exit_2():
     assert invoke("run", "--nonsense").exit_code == 2
 
 
-def test_try_shows_base_and_student(finished_run):
+def test_try_shows_base_and_students(finished_run):
     prompt = (
         "Given a list of integers xs. Keep those that are even, then square each, and return the sum.\n\ndef solve(xs):"
     )
     first = faults.run("try", str(finished_run), prompt)
     assert first.returncode == 0, first.stderr
-    assert "base" in first.stdout and "student" in first.stdout and first.stdout.count("def solve(xs):") == 2
+    assert "base" in first.stdout and "student" in first.stdout and first.stdout.count("def solve(xs):") == 3
     assert faults.run("try", str(finished_run), prompt).stdout == first.stdout
 
 
@@ -80,3 +82,53 @@ def test_module_needs_no_installation_path():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "quickstart\n"
     )
+
+
+class TestHours:
+    MAC = {"system": "Darwin 25", "chip": "Apple M3 Max", "cores": 16, "memory_bytes": 64 * 2**30}
+
+    def test_sizes_the_recipe_for_the_machine(self, monkeypatch):
+        from mlx_ssd import budget, machine, models
+
+        config = budget.KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
+        monkeypatch.setattr(machine, "describe", lambda: self.MAC)
+        monkeypatch.setattr(models, "read_config", None)  # a known model is not looked up
+        result = invoke("run", "qwen3-4b-instruct", "--hours", "8", "--dry-run")
+        assert result.exit_code == 0, result.output
+        sizing = budget.prompts_for(8, Recipe.load("qwen3-4b-instruct"), self.MAC, config)
+        resolved = yaml.safe_load(result.stdout)
+        assert resolved["problems"]["train"]["limit"] == sizing.problems > 0
+        assert (resolved["sample"]["rows"], resolved["evaluate"]["rows"]) == (sizing.sample_rows, sizing.evaluate_rows)
+        assert "not yet measured on a Mac" in result.stderr
+
+    def test_a_machine_without_a_known_speed_is_told_what_to_set(self, monkeypatch):
+        from mlx_ssd import machine
+
+        monkeypatch.setattr(machine, "describe", lambda: self.MAC | {"chip": "Intel Xeon"})
+        result = invoke("run", "--hours", "8", "--dry-run")
+        assert result.exit_code == 2
+        assert "cannot size a run on Intel Xeon" in result.stderr and "problems.train.limit" in result.stderr
+
+
+class TestDownloads:
+    def test_nothing_is_downloaded_unasked(self, monkeypatch, tmp_path):
+        from mlx_ssd import models
+
+        monkeypatch.setattr(models, "download_bytes", lambda name, revision: 2_263_022_417)
+        result = invoke("run", "qwen3-4b-instruct", "--out", str(tmp_path / "r"))
+        assert result.exit_code == 2
+        assert "2.3 GB to download from the hub, once; confirm it with --yes" in result.stderr
+        assert not (tmp_path / "r").exists()
+
+    @pytest.mark.parametrize("command", [["sample"], ["probe"]])
+    def test_other_commands_ask_too(self, command, monkeypatch, tmp_path):
+        from mlx_ssd import models
+
+        monkeypatch.setattr(models, "download_bytes", lambda name, revision: 10**9)
+        arguments = {"sample": [str(tmp_path / "r"), "--model", "some/model"], "probe": ["some/model"]}[command[0]]
+        result = invoke(*command, *arguments)
+        assert result.exit_code == 2 and "some/model: 1.0 GB to download" in result.stderr
+
+    def test_another_model_has_not_the_pinned_revision(self):
+        resolved = yaml.safe_load(invoke("run", "qwen3-4b-instruct", "--model", "some/other", "--dry-run").stdout)
+        assert resolved["model"] == {"path": "some/other", "revision": None, "dtype": "auto"}

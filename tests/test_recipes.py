@@ -1,5 +1,6 @@
 """The recipes as files: each plans offline, says what it needs, and names the paper's value where it differs."""
 
+import json
 import os
 import re
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from mlx_ssd import recipe
+from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from tests import faults
 
@@ -129,6 +131,35 @@ def test_longest_answer_fits_into_a_training_row(name):
     loaded = Recipe.load(name)
     room = 0 if name == "paper-4b-instruct" else 1000  # of the prompt; the paper gives one number for both
     assert loaded.train.max_length >= loaded.sample.max_tokens + room
+
+
+@pytest.mark.slow
+def test_five_prompts_without_tests_go_from_sample_to_adapter(tmp_path):
+    asked = (
+        "Add two numbers.",
+        "Reverse a list xs.",
+        "Given n, return n squared.",
+        "Count the words of s.",
+        "Sort xs.",
+    )
+    prompts, held_out = tmp_path / "prompts.jsonl", tmp_path / "held-out.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
+    held_out.write_text("".join(json.dumps({"prompt": f"{text} In Python."}) + "\n" for text in asked[:2]))
+    settings = {
+        "problems.train.path": prompts, "problems.test.path": held_out, "model.revision": "null",
+        "sample.max_tokens": 24, "curate.drop_stubs": "false",
+        "evaluate.max_tokens": 24, "evaluate.samples_per_problem": 2, "evaluate.pass_at": "[1, 2]",
+    }  # fmt: skip
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    process = faults.run("run", "own-code", "--model", "embedded", "--out", str(tmp_path / "run"), *arguments)
+    assert process.returncode == 0, process.stderr
+    files = RunFiles(tmp_path / "run")
+    assert (files.adapter / "adapters.safetensors").is_file()
+    report = json.loads(files.report_json.read_text())
+    assert report["arms"][0]["curation"]["kept"] == len(asked)
+    for said in (process.stdout, files.report_md.read_text()):
+        assert "Whether answers are right: the test problems have no tests" in " ".join(said.split())
+        assert "pass@" not in said
 
 
 def header(name: str) -> str:

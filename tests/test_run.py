@@ -115,6 +115,15 @@ def test_harness_errors_are_graded_again(finished_run, tmp_path):
     assert files.scores.read_text() == before
 
 
+def test_what_costs_seconds_is_made_anew_without_asking(finished_run, tmp_path):
+    files = copy_of(finished_run, tmp_path)
+    before = (files.directory / "eval/base/best.json").stat().st_mtime_ns
+    process = faults.run("run", "quickstart", "--out", str(files.directory), *SMALL, "--set", "evaluate.pass_at=[1]")
+    assert process.returncode == 0, process.stderr
+    assert [set(score["pass_at"]) for score in json.loads(files.scores.read_text())["scores"]] == [{"1"}] * 5
+    assert (files.directory / "eval/base/best.json").stat().st_mtime_ns == before
+
+
 def test_settings_that_change_only_the_speed_are_free(finished_run):
     process = faults.run("run", "quickstart", "--out", str(finished_run), *SMALL, "--set", "evaluate.workers=1")
     assert process.returncode == 0, process.stderr

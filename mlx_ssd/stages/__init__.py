@@ -23,6 +23,7 @@ from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.recipe import Recipe
 
 NAMES = ("sample", "curate", "train", "evaluate", "score", "report")
+DERIVED = ("score", "report")  # made anew without asking when what they read has changed
 
 
 class Stage(Protocol):

@@ -94,9 +94,10 @@ def test_folder_is_laid_out_as_the_published_one(stand_in):
 
 
 def test_same_seed_same_weights(stand_in, tmp_path):
+    first = stand_in("qwen3")
     qwen3.build_dense(tmp_path / "again")
     qwen3.build_dense(tmp_path / "other", seed=1)
-    weights = [hash_path(f / "model.safetensors") for f in (stand_in("qwen3"), tmp_path / "again", tmp_path / "other")]
+    weights = [hash_path(f / "model.safetensors") for f in (first, tmp_path / "again", tmp_path / "other")]
     assert weights[0] == weights[1] != weights[2]
 
 
@@ -135,8 +136,8 @@ def test_a_drawn_end_of_turn_is_trained_and_a_cut_answer_has_none(loaded, token)
     prompt_ids = render(tokenizer, "Add two numbers.", Prompt())
     policy = DecodingPolicy(temperature=1.6, top_k=20, top_p=0.8)
     talks = Says(model, len(prompt_ids), 5, token)
-    requests = [Request(("p", i), prompt_ids, (i, 0), max_tokens) for i, max_tokens in enumerate((16, 4))]
-    done = {c.key: c for c in generate(talks, requests, policy, tokenizer.eos_token_ids, rows=2)}
+    requests = [Request(("p", i), prompt_ids, policy, (i, 0), max_tokens) for i, max_tokens in enumerate((16, 4))]
+    done = {c.key: c for c in generate(talks, requests, tokenizer.eos_token_ids, rows=2)}
     ended, cut = done["p", 0], done["p", 1]
     assert (ended.finish_reason, len(ended.completion_ids)) == ("stop", 6)
     assert ended.completion_ids[-1] == token and token not in ended.completion_ids[:-1]

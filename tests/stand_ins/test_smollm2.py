@@ -37,7 +37,7 @@ def test_language_model_predicts_english(loaded):
 def test_answers_and_ends_its_turn(loaded):
     model, tokenizer = loaded
     prompt_ids = render(tokenizer, "What is the capital of France?", Prompt(system=""))
-    request = Request("q", prompt_ids, (0, 0), max_tokens=24)
-    (done,) = generate(model, [request], DecodingPolicy(temperature=0.0), tokenizer.eos_token_ids, rows=1)
+    request = Request("q", prompt_ids, DecodingPolicy(temperature=0.0), (0, 0), max_tokens=24)
+    (done,) = generate(model, [request], tokenizer.eos_token_ids, rows=1)
     assert "Paris" in tokenizer.decode(done.completion_ids)
     assert done.finish_reason == "stop" and done.completion_ids[-1] == 2
