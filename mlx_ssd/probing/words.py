@@ -73,7 +73,7 @@ def base_table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     temperatures = sorted({t for _, t in tried})
     rows = [
         [f"{p:g}", *(f"{100 * tried[p, t]['pass_at']['1']:.1f}" if (p, t) in tried else "-" for t in temperatures)]
-        for p in dict.fromkeys(p for p, _ in tried)
+        for p in sorted({p for p, _ in tried})
     ]
     return ["top-p", *(f"T {t:g}" for t in temperatures)], rows
 
@@ -104,8 +104,8 @@ def legend(facts: dict[str, Any]) -> list[str]:
 
 
 def markdown(facts: dict[str, Any]) -> str:
-    lines = [f"# Probe of {facts['recipe']}", "", *facts["verdict"], ""]
-    lines += [f"Warning: {warning}." for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
+    lines = [f"# Probe of {facts['recipe']}", "", *(f"- {line}" for line in facts["verdict"]), ""]
+    lines += [f"- Warning: {warning}." for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
     lines += [
         "The base:",
         "",
