@@ -81,7 +81,7 @@ def frozen(recipe: Recipe, facts: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(settings)
 
 
-def rows_of(seed: int, facts: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(seed: int, prompts: int, facts: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a policy: what the probe said, what the test showed. Fractions of pass@1."""
     of = {policy["train"]["temperature"]: policy for policy in facts["policies"]}
     against = {(c["baseline"], c["arm"]): c["difference"]["1"] for c in scores["comparisons"]}
@@ -93,6 +93,7 @@ def rows_of(seed: int, facts: dict[str, Any], scores: dict[str, Any]) -> list[di
             {
                 "base": seed,
                 "policy": policy.name(),
+                "prompts": prompts,
                 "t_eval": probed["best"]["temperature"],
                 "base_best": {name: facts["base"]["best"][name] for name in ("temperature", "top_k", "top_p")},
                 "probe": {"problems": facts["problems"], "samples_per_problem": facts["samples_per_problem"]},
@@ -114,14 +115,15 @@ def inside(row: dict[str, Any]) -> bool:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    probed, tested = rows[0]["probe"], rows[0]["test"]
+    probed, tested, prompts = (rows[0][name] for name in ("probe", "test", "prompts"))
     held = sum(inside(row) for row in rows)
     lines = [
         "# The probe's interval against what training gave",
         "",
-        "`python -m benchmarks.probe_check --work DIR`. Gains over the base at its best, in points of pass@1. Room and",
-        f"prediction are from {probed['problems']} validation problems x {probed['samples_per_problem']}, before any",
-        f"training; trained is a soft-target student on {tested['problems']} test problems x "
+        f"`python -m benchmarks.probe_check --work DIR --train-problems {prompts}`. Gains over the base at its best, in",
+        f"points of pass@1. Room and prediction are from {probed['problems']} validation problems x",
+        f"{probed['samples_per_problem']}, before any training; trained is a soft-target student of {prompts} prompts "
+        f"on {tested['problems']} test problems x "
         f"{tested['samples_per_problem']}, with its own 95 % interval; ideal is two-stage decoding on that same test.",
         "",
         "| base | policy | T_eval | room | predicted for the test | trained | ideal | inside |",
@@ -157,7 +159,7 @@ def main() -> None:
             recipe, options.work / f"probe-{seed}", options.problems, options.samples, list(POLICIES.values())
         )
         files = mlx_ssd.run(frozen(recipe, facts), options.work / f"probe-check-{seed}")
-        rows += rows_of(seed, facts, read_json(files.scores))
+        rows += rows_of(seed, options.train_problems, facts, read_json(files.scores))
         print(table(rows), flush=True)
     options.results.mkdir(parents=True, exist_ok=True)
     write_atomic(options.results / "probe_check.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

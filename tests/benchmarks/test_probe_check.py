@@ -10,6 +10,7 @@ def row(base, policy, low, high, trained):
     return {
         "base": base,
         "policy": policy,
+        "prompts": 400,
         "t_eval": 0.9,
         "probe": {"problems": 100, "samples_per_problem": 5},
         "test": {"problems": 240, "samples_per_problem": 8},
