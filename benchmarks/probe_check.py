@@ -120,8 +120,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# The probe's interval against what training gave",
         "",
-        f"`python -m benchmarks.probe_check --work DIR --train-problems {prompts}`. Gains over the base at its best, in",
-        f"points of pass@1. Room and prediction are from {probed['problems']} validation problems x",
+        f"`python -m benchmarks.probe_check --work DIR --train-problems {prompts}`. Gains over the base at its best,",
+        f"in points of pass@1. Room and prediction are from {probed['problems']} validation problems x",
         f"{probed['samples_per_problem']}, before any training; trained is a soft-target student of {prompts} prompts "
         f"on {tested['problems']} test problems x "
         f"{tested['samples_per_problem']}, with its own 95 % interval; ideal is two-stage decoding on that same test.",
