@@ -1,16 +1,16 @@
 """Batched generation behind a seam: requests in, completions out in the order they finish.
 
-Prompts go through mlx-lm's PromptProcessingBatch and keys and values live in its caches, which know how to
-pad, drop and join rows. The loop over tokens is our own and not mlx-lm's GenerationBatch, because that
-- draws through a sampler that is told neither which row it serves nor its position, and whose own samplers
-  truncate before they temper and share one global random state: a sample would depend on its batch mates;
+Of mlx-lm the models and their caches are used, not its BatchGenerator, because that
+- draws through a sampler that is told neither which row it serves nor its position, and whose own samplers truncate
+  before they temper and share one global random state: a sample would depend on its batch mates;
 - takes the logarithm of a softmax over the vocabulary and cuts it into an array a row, which no draw needs;
-- copies the whole cache at each row's end; and runs a prompt again for each of its samples.
+- keeps every row as long as the longest, and copies all rows where one joins, ends, or the batch grows (`kv`);
+- runs a prompt again for each of its samples, and what all prompts begin with for each of them (`prefill`);
+- admits rows by number and not by memory, which on a Mac ends in an abort that nobody can catch (`memory`).
 """
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,15 +18,18 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import PromptProcessingBatch, wired_limit
-from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
+from mlx_lm.generate import wired_limit
+from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ssd.decoding.draw import NO_TOKEN, Policy
 from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.decoding.rng import uniform_u32
 from mlx_ssd.errors import WorkFailed
+from mlx_ssd.sampling.kv import GroupedKV, can_group, grouped_attention
+from mlx_ssd.sampling.memory import Room
+from mlx_ssd.sampling.plain import PlainKV
+from mlx_ssd.sampling.prefill import Prefill, Prefilled
 
-PREFILL_TOKENS = 2048  # prompt tokens a row in one forward pass
 CLEAR_CACHE_STEPS = 512
 
 
@@ -52,199 +55,179 @@ def generate(
     stop_tokens: Iterable[int],
     rows: int,
     on_tokens: Callable[[int], None] | None = None,
+    *,
+    memory: int | None = None,
 ) -> Iterator[Completed]:
-    """Decode `rows` requests side by side; each is yielded the step it ends and its row soon given to another.
+    """Decode up to `rows` requests side by side, in the order given; each is yielded when it ends, its place reused.
 
-    A completion is a function of the model, the prompt, the policy and the request's random key alone:
-    not of batch mates, their number or order, except through kernel rounding (rule 3 in docs/method.md).
-    A prompt of consecutive requests is run once for all of them; put requests of one prompt side by side.
-    `on_tokens` is called after each step with the number of tokens it drew. Raises WorkFailed when the
-    model's output is not finite.
+    A completion is a function of the model, the prompt, the policy and the request's random key alone: not of batch
+    mates, their number or order, of `memory`, or of having been put back, except through kernel rounding (rule 3 in
+    docs/method.md). Put requests of one prompt side by side: it is run once for all of them, and what all prompts
+    begin with once for all. Put long ones first: what is left at the end then is short.
+    memory: bytes that weights, caches and working space may take together; None sets no limit. Fewer rows are decoded
+    where more would not fit.
+    on_tokens is called after each step with the number of tokens it drew.
+    Raises BadInput before anything is run if one request alone needs more than `memory`, WorkFailed when the model's
+    output is not finite.
     """
-    stops = set(stop_tokens)
-    waiting = deque(requests)
-    prompts, batch = _Prompts(model), _Batch(model)
-    steps = 0
-    with wired_limit(model):
-        while waiting or batch.alive:
-            # Not at each row's end: dropping copies the cache, and new prompts run better together.
-            if 8 * (len(batch.rows) - batch.alive) >= len(batch.rows):
-                new = [waiting.popleft() for _ in range(min(rows - batch.alive, len(waiting)))]
-                if not new:
-                    batch.drop_ended()
-                else:
-                    batch.join([_Row(request) for request in new], *prompts.run(new, waiting[0] if waiting else None))
-            drawn = batch.step()
-            for row, token in drawn:
-                row.tokens.append(token)
-                if token in stops or len(row.tokens) == row.request.max_tokens:
-                    batch.end(row)
-                    yield Completed(row.request.key, row.tokens, "stop" if token in stops else "length")
-            if on_tokens:
-                on_tokens(len(drawn))
-            steps += 1
-            if steps % CLEAR_CACHE_STEPS == 0:
-                mx.clear_cache()
+    requests = list(requests)
+    if not requests:
+        return
+    with grouped_attention(), wired_limit(model):
+        yield from _Decoding(model, requests, set(stop_tokens), rows, memory).run(on_tokens)
 
 
 class _Row:
-    """A request being decoded: its uniforms, one a position, and the tokens so far."""
+    """A request, and its tokens so far."""
 
     def __init__(self, request: Request):
         self.request = request
         self.tokens: list[int] = []
-        self.ended = False
-        # One more than tokens: the batch works one step ahead.
-        self._uniforms = iter(uniform_u32(request.random_key, np.arange(request.max_tokens + 1)))
 
-    def next_uniform(self) -> np.uint32:
-        return np.uint32(0) if self.ended else next(self._uniforms)
+    @property
+    def context(self) -> tuple[int, ...]:
+        """What must have gone through the model before the row's next step, whose input is `last`."""
+        return (*self.request.prompt_ids, *self.tokens)[:-1]
 
+    @property
+    def last(self) -> int:
+        return self.tokens[-1] if self.tokens else self.request.prompt_ids[-1]
 
-class _Batch:
-    """Rows decoded side by side, one step ahead of what is read. An ended row idles until it is dropped."""
-
-    def __init__(self, model: Any):
-        self._model = model
-        self._cache: list[Any] = []
-        self._tokens = mx.array([], dtype=mx.uint32)  # drawn for each row, not read yet
-        self._draw: Callable[..., mx.array] | None = None  # of these rows
-        self.rows: list[_Row] = []
-        self.alive = 0
-
-    def join(self, rows: list[_Row], cache: list[Any], logits: mx.array) -> None:
-        """Add rows whose prompts are in `cache`; their first tokens are drawn from logits [rows, vocabulary]."""
-        first = _row_sampler(rows, logits)(logits, _uniforms(rows))
-        places = [i for i, row in enumerate(self.rows) if row.ended][: len(rows)]
-        if len(places) == len(rows) and all(map(_fits, self._cache, cache)):
-            for layer, its in zip(self._cache, cache, strict=True):
-                _put(layer, places, its)
-            self._tokens[mx.array(places)] = first
-            for place, row in zip(places, rows, strict=True):
-                self.rows[place] = row
-        else:
-            self.drop_ended()
-            self._cache = _joined(self._cache, cache)
-            self._tokens = mx.concatenate([self._tokens, first])
-            self.rows += rows
-        self._draw = None
-        self.alive += len(rows)
-
-    def step(self) -> list[tuple[_Row, int]]:
-        """The next token of each row that has not ended; the one after it begins to be computed."""
-        tokens = self._tokens
-        inputs = mx.where(tokens == NO_TOKEN, 0, tokens)  # the model must not look NO_TOKEN up
-        logits = self._model(inputs[:, None], cache=self._cache)[:, -1]
-        self._draw = self._draw or _row_sampler(self.rows, logits)
-        self._tokens = self._draw(logits, _uniforms(self.rows))
-        mx.async_eval(self._tokens)
-        drawn = [(row, token) for row, token in zip(self.rows, tokens.tolist(), strict=True) if not row.ended]
-        for row, token in drawn:
-            if token == NO_TOKEN:
-                raise WorkFailed(
-                    f"the model's output for {row.request.key} is not finite: its weights are damaged, "
-                    "or model.dtype is too narrow for it (try float32)"
-                )
-        return drawn
-
-    def end(self, row: _Row) -> None:
-        row.ended = True
-        self.alive -= 1
-
-    def drop_ended(self) -> None:
-        keep = [i for i, row in enumerate(self.rows) if not row.ended]
-        if len(keep) == len(self.rows):
-            return
-        self.rows = [self.rows[i] for i in keep]
-        self._tokens = self._tokens[mx.array(keep, dtype=mx.uint32)]
-        self._draw = None
-        if not keep:
-            self._cache = []
-        for layer in self._cache:
-            layer.filter(keep)
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, drawn so far, and the most that may be drawn."""
+        return len(self.request.prompt_ids), len(self.tokens), self.request.max_tokens
 
 
-class _Prompts:
-    """Runs each prompt once for all its requests that stand side by side.
+class _Decoding:
+    """The rows in decoding, those that will follow, and the loop over steps.
 
-    The last prompt is held until its last request has a row; no other outlives the call that ran it.
+    A step is one token for every row. While it is computed, what the one before it drew is handed on, and the next is
+    already built, so that the device does not wait for Python; where a row ends or joins, that graph is thrown away.
+    The next step is not begun before this one ends: caches could then not be written in place, as the attention of
+    this one still reads them, and would be copied.
     """
 
-    def __init__(self, model: Any):
-        self._model = model
-        self._held: tuple[list[int], list[Any], mx.array] | None = None
+    def __init__(self, model: Any, requests: list[Request], stops: set[int], rows: int, memory: int | None):
+        layers = make_prompt_cache(model)
+        grouped = can_group(model, layers)
+        self._model, self._most_rows = model, rows
+        self._stops = np.array(sorted(stops), dtype=np.uint32)
+        self._waiting = deque(map(_Row, requests))
+        self._joining: deque[_Row] = deque()  # whose contexts are being run, or have been
+        self._kv = GroupedKV(len(layers)) if grouped else PlainKV()
+        self._prefill = Prefill(model, [row.context for row in self._waiting], together=grouped)
+        self._room = Room(model, [row.size for row in self._waiting], memory, grouped)
+        self._draw: Callable[..., mx.array] | None = None  # of the rows in decoding, as all that follows
+        self._random_keys = (np.array([], dtype=np.uint32), np.array([], dtype=np.uint32))
+        self._drawn = self._limits = np.array([], dtype=np.int64)
 
-    def run(self, requests: list[Request], following: Request | None) -> tuple[list[Any], mx.array]:
-        """(cache, logits [requests, vocabulary] after the prompt), a row a request."""
-        prompts: list[list[int]] = []
-        row_of = []
-        for request in requests:
-            if not prompts or request.prompt_ids != prompts[-1]:
-                prompts.append(request.prompt_ids)
-            row_of.append(len(prompts) - 1)
+    def run(self, on_tokens: Callable[[int], None] | None) -> Iterator[Completed]:
+        ended: list[tuple[_Row, str]] = []
+        ahead: mx.array | None = None
+        steps = 0
+        while self._waiting or self._joining or self._kv.rows:
+            self._admit(len(ended))
+            self._prefill.advance()
+            ready = self._ready(len(ended))
+            if ended or ready or self._kv.needs_change():
+                if ahead is not None:
+                    self._kv.undo_step()
+                    ahead = None
+                self._change([row for row, _ in ended], ready)
+            drawn = None
+            if self._kv.rows:
+                drawn = ahead if ahead is not None else self._build()
+                ahead = None
+                self._kv.keep_step()
+                mx.async_eval(drawn)
+            for row, reason in ended:
+                self._room.lengths.add(len(row.tokens))
+                yield Completed(row.request.key, row.tokens, reason)
+            ended = []
+            if drawn is None:
+                continue
+            if self._kv.can_undo and not self._kv.needs_change():
+                ahead = self._build(drawn)
+            ended = self._read(drawn)
+            if on_tokens:
+                on_tokens(len(self._kv.rows))
+            steps += 1
+            if steps % CLEAR_CACHE_STEPS == 0:
+                mx.clear_cache()
+        for row, reason in ended:
+            yield Completed(row.request.key, row.tokens, reason)
 
-        if self._held and self._held[0] == prompts[0]:
-            _, cache, logits = self._held
-            if len(prompts) > 1:
-                fresh_cache, fresh_logits = _prefill(self._model, prompts[1:])
-                cache, logits = _joined(cache, fresh_cache), mx.concatenate([logits, fresh_logits])
+    def _admit(self, leaving: int) -> None:
+        """Have contexts run for the places that are free, and a few more: together, and before they are needed."""
+        spare = max(self._most_rows // 8, 2)
+        free = self._most_rows - len(self._kv.rows) + leaving
+        if len(self._joining) > max(free, 0) + spare // 2:
+            return
+        while self._waiting and len(self._joining) < free + spare:
+            row = self._waiting[0]
+            sizes = [r.size for r in (*self._kv.rows, *self._joining, row)]
+            if len(sizes) > 1 and not self._room.will_fit(sizes):
+                break
+            self._joining.append(self._waiting.popleft())
+            self._prefill.ask(row.context)
+
+    def _ready(self, leaving: int) -> list[tuple[_Row, Prefilled]]:
+        """Rows that can join now, and what they are decoded from."""
+        free = self._most_rows - len(self._kv.rows) + leaving
+        ready = []
+        for row in list(self._joining):
+            prefilled = self._prefill.get(row.context)
+            if prefilled and len(ready) < free:
+                ready.append((row, prefilled))
+                self._joining.remove(row)
+        return ready
+
+    def _change(self, leaving: list[_Row], ready: list[tuple[_Row, Prefilled]]) -> None:
+        staying = [row for row in self._kv.rows if row not in leaving]
+        # Where memory is short after all, the youngest are put back: they have the least to be run again.
+        present = sorted([*staying, *(row for row, _ in ready)], key=lambda row: -len(row.tokens))
+        while len(present) > 1 and not self._room.fits([row.size for row in present], self._prefill.nbytes):
+            row = present.pop()
+            self._waiting.appendleft(row)
+            if row in self._kv.rows:
+                leaving = [*leaving, row]
+            ready = [(other, prefilled) for other, prefilled in ready if other is not row]
+        self._kv.change(leaving, ready)
+        rows = self._kv.rows
+        self._draw = None
+        self._random_keys = tuple(np.array([row.request.random_key[i] for row in rows], np.uint32) for i in (0, 1))
+        self._drawn = np.array([len(row.tokens) for row in rows])
+        self._limits = np.array([row.request.max_tokens for row in rows])
+        if ready:
+            self._prefill.keep(row.context for row in (*self._joining, *([self._waiting[0]] if self._waiting else [])))
+
+    def _build(self, drawn: mx.array | None = None) -> mx.array:
+        """The graph of one step: tokens uint32 [rows]. Its inputs are `drawn`, which is being computed, or known."""
+        rows = self._kv.rows
+        self._kv.begin_step()
+        if drawn is None:
+            inputs = mx.array([row.last for row in rows], dtype=mx.uint32)
         else:
-            cache, logits = _prefill(self._model, prompts)
+            inputs = mx.where(drawn == NO_TOKEN, 0, drawn)  # the model must not look NO_TOKEN up
+        logits = self._model(inputs[:, None], cache=self._kv.caches)[:, -1]
+        if self._draw is None:
+            self._draw = make_row_sampler([row.request.policy for row in rows], logits.shape[-1])
+        positions = self._drawn + (drawn is not None)
+        return self._draw(logits, mx.array(uniform_u32(self._random_keys, positions)))
 
-        self._held = None
-        if following and following.prompt_ids == prompts[-1]:
-            last = copy.deepcopy(cache)
-            for layer in last:
-                layer.filter([len(prompts) - 1])
-            self._held = prompts[-1], last, logits[-1:]
-        if len(prompts) < len(requests):
-            for layer in cache:
-                layer.filter(row_of)  # names a row once for each request: copies it
-            logits = logits[mx.array(row_of)]
-        return cache, logits
-
-
-def _prefill(model: Any, prompts: list[list[int]]) -> tuple[list[Any], mx.array]:
-    """(cache, logits after the prompt) of a row a prompt."""
-    rows = list(range(len(prompts)))
-    batch = PromptProcessingBatch(
-        model, rows, [make_prompt_cache(model) for _ in rows], prefill_step_size=PREFILL_TOKENS
-    )
-    # Without the last token: for the others mlx-lm computes no logits.
-    if any(len(prompt) > 1 for prompt in prompts):
-        batch.prompt([prompt[:-1] for prompt in prompts])
-    last = mx.array([prompt[-1:] for prompt in prompts])
-    return batch.prompt_cache, model(last, cache=batch.prompt_cache)[:, -1]
-
-
-def _joined(cache: list[Any], other: list[Any]) -> list[Any]:
-    for layer, its in zip(cache, other, strict=False):
-        layer.extend(its)
-    return cache or other
-
-
-def _fits(layer: Any, its: Any) -> bool:
-    """Whether `_put` can work: on the common kind of cache, filled at least as far."""
-    return type(layer) is type(its) is BatchKVCache and its._idx <= layer._idx
-
-
-def _put(layer: BatchKVCache, places: list[int], its: BatchKVCache) -> None:
-    """Give `places` to the rows of another cache, in place: filter and extend would copy all rows, each once."""
-    end = layer._idx
-    left = end - its._idx
-    at = mx.array(places)
-    layer.keys[at, :, left:end] = its.keys[..., : its._idx, :]
-    layer.values[at, :, left:end] = its.values[..., : its._idx, :]
-    layer.offset[at] = its.offset
-    layer.left_padding[at] = its.left_padding + left
-    # Rows are aligned at their ends; once the longest have gone, what all rows leave empty is cut off.
-    if 8 * layer.left_padding.min().item() > end:
-        layer.filter(list(range(layer.left_padding.size)))
-
-
-def _row_sampler(rows: list[_Row], logits: mx.array) -> Callable[[mx.array, mx.array], mx.array]:
-    return make_row_sampler([row.request.policy for row in rows], logits.shape[-1])
-
-
-def _uniforms(rows: list[_Row]) -> mx.array:
-    return mx.array(np.array([row.next_uniform() for row in rows], dtype=np.uint32))
+    def _read(self, drawn: mx.array) -> list[tuple[_Row, str]]:
+        """Wait for a step; the rows that it ended, and how."""
+        tokens = np.array(drawn)
+        self._drawn += 1
+        rows = self._kv.rows
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.tokens.append(token)
+        if (tokens == NO_TOKEN).any():
+            raise WorkFailed(
+                f"the model's output for {rows[int(np.argmax(tokens == NO_TOKEN))].request.key} is not finite: its "
+                "weights are damaged, or model.dtype is too narrow for it (try float32)"
+            )
+        stopped = np.isin(tokens, self._stops)
+        over = np.flatnonzero(stopped | (self._drawn == self._limits))
+        return [(rows[place], "stop" if stopped[place] else "length") for place in over]
