@@ -3,11 +3,13 @@
     LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libopenblas.so.0 taskset -c 0 python -m benchmarks.sampler [--rounds 11]
 
 One JSON object per configuration. Both take turns, a call each a round, after one that is not timed; the times are
-medians of the rounds, in milliseconds of the clock, and the ratio is mlx-lm's by ours, with its range over the
-rounds. Ours is what the engine calls a step: the compiled sampler of a batch, and the uniforms of the rows. Theirs
-is `mlx_lm.sample_utils.make_sampler`, which cuts by top-p before the temperature, so the tokens it draws are of
-another distribution; it takes log-probabilities, made beforehand. Without truncation it is
-`mx.random.categorical` of the logits.
+medians of the rounds in milliseconds, and the ratio is mlx-lm's by ours, with its range over the rounds: of processor
+time on a CPU, because other work on the machine moves it less than the clock's, and of the clock on a GPU.
+
+Ours is what the engine calls a step: the compiled sampler of a batch, and the uniforms of the rows. Theirs is
+`mlx_lm.sample_utils.make_sampler`, which cuts by top-p before the temperature, so the tokens it draws are of another
+distribution; it takes log-probabilities, made beforehand. Without truncation it is `mx.random.categorical` of the
+logits.
 """
 
 import argparse
@@ -47,9 +49,10 @@ def theirs(policy: DecodingPolicy, logits: mx.array) -> Callable[[], mx.array]:
 
 
 def milliseconds(work: Callable[[], mx.array]) -> float:
-    started = time.perf_counter()
+    clock = time.perf_counter if mx.default_device() == mx.gpu else time.process_time
+    started = clock()
     mx.eval(work())
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (clock() - started)
 
 
 def measure(policy: DecodingPolicy, rows: int, vocabulary: int, rounds: int) -> dict[str, float]:
