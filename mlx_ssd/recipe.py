@@ -67,10 +67,22 @@ class Decoding(Section):
     order: Literal["temperature_first", "mlx_lm", "llama_cpp"] = "temperature_first"
 
 
+class LoopStop(Section):
+    """Ends an answer that repeats one cycle of tokens without change; its finish reason is `loop`.
+
+    The defaults are meant never to end an answer that would have come to something (sampling/loops.py).
+    """
+
+    period: int = Field(256, ge=1, le=4096)  # longest cycle, in tokens; each token is compared with so many before it
+    repeats: int = Field(8, ge=2)  # copies of the cycle
+    min_tokens: int = Field(512, ge=1)  # of the copies together: a list of 200 zeros is no loop
+
+
 class Sampling(Section):
     decoding: Decoding = Decoding(temperature=1.6)
     samples_per_problem: int = Field(1, ge=1)
     max_tokens: int = Field(4096, ge=1)
+    stop_loops: LoopStop | None = LoopStop()  # None: a loop runs on to max_tokens, as far as the paper says
     rows: int = Field(32, ge=1)  # sequences decoded side by side
 
 
@@ -78,7 +90,9 @@ class Curation(Section):
     drop_empty: bool = True
     drop_stubs: bool = True  # one-line answers
     drop_shortest_percent: float = Field(0.0, ge=0, lt=100)  # 10 in the released script, 0 in the paper
-    unfinished: Literal["keep", "drop"] = "keep"  # samples that ended by length or loop; the paper keeps them
+    # Samples that ended by length or loop; the paper keeps them. cut: of a loop only the first copy of its cycle is
+    # kept, without an end of turn; what ended by length is kept as it is.
+    unfinished: Literal["keep", "drop", "cut"] = "keep"
 
 
 class Training(Section):
@@ -129,6 +143,9 @@ class Evaluation(Section):
     samples_per_problem: int = Field(8, ge=1)
     pass_at: tuple[int, ...] = Field((1, 5), strict=False, min_length=1)
     max_tokens: int = Field(4096, ge=1)
+    # None: answers are judged under the decoding alone. One may leave its loop and be right after all, and base and
+    # students need not loop equally often: a stop would be part of their difference.
+    stop_loops: LoopStop | None = None
     rows: int = Field(32, ge=1)
     limits: Limits = Limits()
     workers: int = Field(2, ge=1)  # programs graded side by side

@@ -123,3 +123,8 @@ def test_sampling_that_leaves_the_base_as_it_is_has_no_ideal_student(recipe):
     own = DecodingPolicy(0.9, 20, 0.8)
     assert two_stage_of(recipe.of_arm("plain"), own) is None
     assert two_stage_of(recipe, own).name() == "two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8"
+
+
+def test_an_arm_with_another_loop_stop_samples_for_itself():
+    endless = Recipe.parse("arms: [{name: endless, set: {sample.stop_loops: null}}]", "recipe")
+    assert [arm.files.samples_of for arm in students(endless, RUN)] == ["student", "endless"]

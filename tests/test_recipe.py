@@ -5,7 +5,8 @@ import yaml
 
 from mlx_ssd import recipe
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Recipe
+from mlx_ssd.recipe import LoopStop, Recipe
+from mlx_ssd.stages import get
 
 
 def refused(text="", overrides=None, where="r.yaml"):
@@ -34,7 +35,7 @@ def test_resolved_yaml_writes_out_every_default():
         k for k in recipe._known_keys(Recipe) if not any(o.startswith(k + ".") for o in recipe._known_keys(Recipe))
     }
     # A section that is absent by default, or a list, is written as one leaf.
-    absent = {"problems.validation", "evaluate.base_best", "evaluate.curve", "arms"}
+    absent = {"problems.validation", "evaluate.base_best", "evaluate.curve", "evaluate.stop_loops", "arms"}
     of_absent = {key for key in leaf_keys if any(key.startswith(f"{section}.") for section in absent)}
     assert written == leaf_keys - of_absent | absent
 
@@ -106,3 +107,26 @@ def test_not_yaml_and_not_a_mapping():
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(BadInput, match="did you mean quickstart"):
         Recipe.load("quickstrat")
+
+
+def test_loop_stop_is_on_in_sampling_off_in_evaluation_and_may_be_changed():
+    assert Recipe().sample.stop_loops == LoopStop() and Recipe().evaluate.stop_loops is None
+    assert Recipe.parse("sample: {stop_loops: null}", "r").sample.stop_loops is None
+    fewer = Recipe.parse("sample: {stop_loops: null}", "r", {"sample.stop_loops.repeats": 4})
+    assert fewer.sample.stop_loops == LoopStop(repeats=4)
+    assert Recipe.parse(fewer.to_yaml(), "again") == fewer
+    arms = "[{name: endless, set: {sample.stop_loops: null}}]"
+    assert Recipe.parse(f"arms: {arms}", "r").of_arm("endless").sample.stop_loops is None
+
+
+def test_loop_stop_refuses_what_means_nothing():
+    assert "sample.stop_loops.repeats" in refused("sample: {stop_loops: {repeats: 1}}")
+    assert "did you mean sample.stop_loops.period" in refused("sample: {stop_loops: {perid: 3}}")
+    assert "sample.stop_loops" in refused("sample: {stop_loops: true}")
+    assert "evaluate.stop_loops.min_tokens" in refused("evaluate: {stop_loops: {min_tokens: 0}}")
+
+
+@pytest.mark.parametrize("stage", ["sample", "evaluate"])
+def test_loop_stop_is_part_of_what_its_stage_is_made_of(stage):
+    made_of = [get(stage).settings(Recipe.parse(f"{stage}: {{stop_loops: {value}}}", "r")) for value in ("null", "{}")]
+    assert [settings[stage]["stop_loops"] for settings in made_of] == [None, LoopStop().model_dump()]

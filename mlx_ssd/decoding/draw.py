@@ -74,8 +74,8 @@ def weights(xp: ModuleType, values: Any, top: Any, scale: Any) -> Any:
     """
     # No addition follows the multiplication, so no compiler can fuse the two into another rounding.
     exponent = xp.minimum((top - values) * xp.array(scale), xp.array(np.float32(OCTAVES << FRACTION_BITS)))
-    exponent = xp.round(exponent).astype(xp.int64)
-    fraction = exponent & ((1 << FRACTION_BITS) - 1)
+    exponent = xp.round(exponent).astype(xp.int32)
+    fraction = (exponent & ((1 << FRACTION_BITS) - 1)).astype(xp.int64)
     power = xp.full(fraction.shape, EXP2_NEGATIVE[-1], dtype=xp.int64)
     for coefficient in EXP2_NEGATIVE[-2::-1]:
         power = ((power * fraction) >> FRACTION_BITS) + coefficient
@@ -179,7 +179,11 @@ def support_weights(
 def pick(xp: ModuleType, drawn_weights: Any, u32: Any) -> Any:
     """Inverse cumulative draw: weights int64 [rows, n], u32 uint32 [rows] -> index [rows, 1], uint32."""
     cumulative = xp.cumsum(drawn_weights, axis=-1)
-    threshold = scaled(xp, u32.astype(xp.int64)[:, None], cumulative[:, -1:])
+    return first_above(xp, cumulative, scaled(xp, u32.astype(xp.int64)[:, None], cumulative[:, -1:]))
+
+
+def first_above(xp: ModuleType, cumulative: Any, threshold: Any) -> Any:
+    """Index of the first cumulative sum [rows, n] above the threshold [rows, 1]: uint32 [rows, 1]."""
     return (cumulative <= threshold).astype(xp.uint32).sum(axis=-1, keepdims=True).astype(xp.uint32)
 
 

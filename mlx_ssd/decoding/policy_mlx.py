@@ -20,12 +20,14 @@ from mlx_ssd.decoding.draw import (
     Policy,
     best_keys,
     candidates_needed,
+    first_above,
     from_keys,
     needs_ranking,
     needs_whole,
     numbers,
     order_keys,
     pick,
+    scaled,
     support_weights,
     weight_scale,
     weights,
@@ -52,6 +54,25 @@ def top_candidates(logits: mx.array, count: int) -> tuple[mx.array, mx.array]:
         logits = mx.take_along_axis(blocks, chosen[..., None], axis=1).reshape(rows, -1)
         ids = (chosen[..., None] * BLOCK + mx.arange(BLOCK, dtype=mx.uint32)).reshape(rows, -1)
     return from_keys(mx, best_keys(mx, order_keys(mx, logits.astype(mx.float32), ids), count))
+
+
+def pick_in_blocks(drawn_weights: mx.array, u32: mx.array) -> mx.array:
+    """As `pick`; of many weights, first the block is drawn and then the index in it.
+
+    The sums are exact, so the index is the same; no cumulative sum of the whole row is written.
+    """
+    rows, n = drawn_weights.shape
+    if n <= BLOCK * BLOCK:
+        return pick(mx, drawn_weights, u32)
+    if n % BLOCK:
+        drawn_weights = mx.pad(drawn_weights, ((0, 0), (0, -n % BLOCK)))
+    blocks = drawn_weights.reshape(rows, -1, BLOCK)
+    cumulative = mx.cumsum(blocks.sum(axis=-1), axis=-1)
+    threshold = scaled(mx, u32.astype(mx.int64)[:, None], cumulative[:, -1:])
+    block = first_above(mx, cumulative, threshold)
+    within = mx.cumsum(mx.take_along_axis(blocks, block[..., None], axis=1)[:, 0], axis=-1)
+    before = mx.take_along_axis(cumulative, block, axis=-1) - within[:, -1:]
+    return block * BLOCK + first_above(mx, within, threshold - before)
 
 
 class _Form(NamedTuple):
@@ -82,7 +103,7 @@ def _support(form: _Form, limits: list[Limits], scale: mx.array, logits: mx.arra
 
 def _draw(form: _Form, limits: list[Limits], scale: mx.array, logits: mx.array, u32: mx.array) -> mx.array:
     ids, drawn_weights, broken = _support(form, limits, scale, logits)
-    tokens = mx.take_along_axis(ids, pick(mx, drawn_weights, u32), axis=-1)
+    tokens = mx.take_along_axis(ids, pick_in_blocks(drawn_weights, u32), axis=-1)
     return mx.where(broken, mx.array(NO_TOKEN, dtype=mx.uint32), tokens)[:, 0]
 
 

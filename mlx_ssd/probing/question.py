@@ -75,6 +75,7 @@ class Question:
     def save(self) -> None:
         """Write it down for the process that computes. Raises BadInput when the folder holds answers to another
         question; more problems, samples or policies are the same question, and what is there is used."""
+        loops = self.recipe.evaluate.stop_loops
         made_of = {
             "model": self.revision,
             "seed": self.recipe.seed,
@@ -84,11 +85,12 @@ class Question:
                 _validation(self.recipe).model_dump(exclude={"path", "limit"}),
             ],
             "evaluate.max_tokens": self.recipe.evaluate.max_tokens,
+            "evaluate.stop_loops": loops and loops.model_dump(),
             "evaluate.limits": self.recipe.evaluate.limits.model_dump(),
         }
         path = _path(self.directory)
         before = read_json(path)["made_of"] if path.exists() else made_of
-        if other := next((name for name in made_of if hash_json(made_of[name]) != hash_json(before[name])), None):
+        if other := next((name for name in made_of if hash_json(made_of[name]) != hash_json(before.get(name))), None):
             raise BadInput(f"{self.directory} holds a probe with another {other}; remove it, or choose another --out")
         question = {
             "v": 1,

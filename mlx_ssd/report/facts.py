@@ -119,7 +119,7 @@ def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
         cut = 1 - reasons.get("stop", 0) / sum(reasons.values())
         if cut >= MANY_CUT:
             found.append(
-                f"{100 * cut:.0f} % of the samples of {arm['name']} were cut at sample.max_tokens: "
+                f"{100 * cut:.0f} % of the samples of {arm['name']} were cut at sample.max_tokens or in a loop: "
                 "they teach no end of turn."
             )
         if arm["selection"].get("select") == "passed":

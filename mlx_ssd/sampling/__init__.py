@@ -1,1 +1,1 @@
-"""Drawing completions from a model: the engine, and the journal-backed collector over it."""
+"""Drawing completions from a model: the engine, the loop stop, and the journal-backed collector over them."""

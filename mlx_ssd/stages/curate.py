@@ -35,12 +35,16 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 def run(recipe: Recipe, files: RunFiles) -> dict:
     tokenizer = models.load_tokenizer(models.locate(recipe.model))
     samples = Journal(files.samples, Sample).read()
+    tokens = sum(len(s.completion_ids) for s in samples)
+    if recipe.curate.unfinished == "cut":
+        samples = [_without_copies(s) if s.finish_reason == "loop" else s for s in samples]
     texts = tokenizer.batch_decode([s.completion_ids for s in samples], skip_special_tokens=True)
     kept, dropped = curate(samples, texts, recipe.curate)
     account = {
         "samples": len(samples),
         "kept": len(kept),
         "dropped": dropped,
+        "tokens_cut": tokens - sum(len(s.completion_ids) for s in samples),
         "finish_reasons": dict(Counter(s.finish_reason for s in samples)),
         "kept_finish_reasons": dict(Counter(s.finish_reason for s in kept)),
         "completion_tokens": sum(len(s.completion_ids) for s in kept),
@@ -59,3 +63,10 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     write_records(files.rows, rows)
     write_json(files.curation, account)
     return {"samples": len(samples), "kept": len(kept)}
+
+
+def _without_copies(sample: Sample) -> Sample:
+    from mlx_ssd.sampling.loops import end_of_first_copy
+
+    ids = sample.completion_ids
+    return sample.model_copy(update={"completion_ids": ids[: end_of_first_copy(ids)]})

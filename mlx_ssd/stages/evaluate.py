@@ -33,6 +33,7 @@ def settings(recipe: Recipe) -> dict:
             "samples_per_problem": evaluation.samples_per_problem,
             "curve": {"samples_per_problem": curve.samples_per_problem} if curve else None,
             "max_tokens": evaluation.max_tokens,
+            "stop_loops": evaluation.stop_loops and evaluation.stop_loops.model_dump(),
             "limits": evaluation.limits.model_dump(),
         },
     }

@@ -11,7 +11,14 @@ from chi_square import chi_square_z
 from mlx_ssd.decoding import draw as integer
 from mlx_ssd.decoding.draw import NO_TOKEN, draw, weight_scale
 from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
-from mlx_ssd.decoding.policy_mlx import make_row_sampler, make_sampler, probabilities, support, top_candidates
+from mlx_ssd.decoding.policy_mlx import (
+    make_row_sampler,
+    make_sampler,
+    pick_in_blocks,
+    probabilities,
+    support,
+    top_candidates,
+)
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
 
 INF = float("inf")
@@ -48,9 +55,9 @@ def uniforms(rows):
     return uniform_u32(sample_key(0, "eval", "problem", 0), np.arange(rows))
 
 
-def logits_of(rows, vocabulary, seed=0, grid=False):
-    """Like a model's: spread 2.2; on a bfloat16 grid, where equal logits abound."""
-    logits = (np.random.default_rng(seed).normal(size=(rows, vocabulary)) * 2.2).astype(np.float32)
+def logits_of(rows, vocabulary, seed=0, grid=False, mean=0):
+    """Like a model's: spread 2.2; on a bfloat16 grid, where equal logits abound, the more the larger the mean."""
+    logits = (np.random.default_rng(seed).normal(size=(rows, vocabulary)) * 2.2 + mean).astype(np.float32)
     return np.array(mx.array(logits).astype(mx.bfloat16).astype(mx.float32)) if grid else logits
 
 
@@ -205,6 +212,19 @@ def test_a_uniform_on_a_boundary_belongs_to_the_token_after_it():
         assert integer.pick(xp, xp.array(shares), xp.array(u32))[:, 0].tolist() == [0, 0, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize("n", [200, 4096, 4097, 10_000])
+def test_a_draw_by_blocks_is_the_draw(n):
+    places = [0, 63, 64, 127, 128, 199, n - 2, n - 1]  # on both sides of the edges of blocks
+    even = np.zeros((24, n), dtype=np.int64)
+    even[:, places] = 2**41
+    eighths = np.arange(8) * 2**29
+    u32 = np.concatenate([eighths, eighths + 2**29 - 1, np.maximum(eighths - 1, 0)]).astype(np.uint32)
+    random = np.random.default_rng(0).integers(0, 2**41, (24, n)) * (np.arange(n) % 3 == 0)
+    for shares in (even, random):
+        found = pick_in_blocks(mx.array(shares), mx.array(u32))
+        np.testing.assert_array_equal(np.array(found), integer.pick(np, shares, u32))
+
+
 @pytest.mark.parametrize("policy", [*POLICIES[3:6], POLICIES[9], POLICIES[12]], ids=name)
 def test_numpy_and_mlx_draw_the_same_over_100_000_rows(policy):
     logits = np.concatenate([logits_of(50_000, 48), logits_of(50_000, 48, seed=1, grid=True)])
@@ -229,30 +249,65 @@ def test_numpy_and_mlx_draw_the_same_over_a_real_vocabulary():
         np.testing.assert_array_equal(found, draw(policy, logits, uniforms(4)))
 
 
-def test_torch_draws_the_same():
-    torch = pytest.importorskip("torch")
-    policy = DecodingPolicy(1.6, 20, 0.8)
-    logits, u32 = logits_of(100_000, 48), uniforms(100_000)
+def torch_draw(torch, policy, logits, u32):
+    """The sampler once more, in torch: a policy of one stage, temperature first or in mlx_lm's order."""
+    whole = values = torch.from_numpy(logits)
+    ids = torch.arange(values.shape[-1]).expand(values.shape)
+    top = values.amax(-1, keepdim=True)
 
-    def weigh(values):
-        scale = float(np.float32(math.log2(math.e) / policy.temperature * 2**20))
-        exponent = torch.round(torch.clamp_max((values[:, :1] - values) * scale, 42 * 2**20)).long()
-        power = torch.full_like(exponent, integer.EXP2_NEGATIVE[-1])
+    def weigh(values, temperature):
+        scale = float(np.float32(math.log2(math.e) / temperature * 2**20))
+        exponent = torch.round(torch.clamp_max((top - values) * scale, 42 * 2**20)).long()
+        fraction, octaves = exponent & 0xFFFFF, exponent >> 20
+        power = torch.full_like(fraction, integer.EXP2_NEGATIVE[-1])
         for coefficient in integer.EXP2_NEGATIVE[-2::-1]:
-            power = ((power * (exponent & 0xFFFFF)) >> 20) + coefficient
-        return (power << 11) >> (exponent >> 20)
+            power.mul_(fraction).bitwise_right_shift_(20).add_(coefficient)
+        return (power << 11) >> octaves
 
     def scaled(fraction, total):
         return (fraction * (total >> 31) + ((fraction * (total & 0x7FFFFFFF)) >> 31)) >> 1
 
-    values, ids = torch.from_numpy(logits).topk(policy.top_k)  # tie-free, so its order is ours
-    mass = weigh(values)
-    cumulative = mass.cumsum(-1)
-    mass = mass * (cumulative - mass < scaled(int(policy.top_p * 2**32), cumulative[:, -1:]))
-    cumulative = mass.cumsum(-1)
+    if policy.top_k or policy.top_p < 1:
+        # topk orders equal values as it likes; of these keys no two are equal.
+        bits = (values + 0.0).view(torch.int32).long()
+        keys = (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) - ids
+        ids = keys.topk(policy.top_k or keys.shape[-1]).indices
+        values = values.gather(-1, ids)
+    drawn = weigh(values, policy.temperature)
+    if policy.top_p < 1:
+        before = policy.order == "mlx_lm"
+        mass = weigh(values, 1) if before else drawn
+        total = (weigh(whole, 1) if before else mass).sum(-1, keepdim=True)
+        drawn = drawn * (mass.cumsum(-1) - mass < scaled(int(policy.top_p * 2**32), total))
+    cumulative = drawn.cumsum(-1)
     threshold = scaled(torch.from_numpy(u32.astype(np.int64))[:, None], cumulative[:, -1:])
-    tokens = ids.gather(-1, (cumulative <= threshold).sum(-1, keepdim=True))[:, 0]
-    np.testing.assert_array_equal(tokens.numpy(), draw(policy, logits, u32))
+    return ids.gather(-1, (cumulative <= threshold).sum(-1, keepdim=True))[:, 0].numpy()
+
+
+def test_mlx_and_torch_draw_the_same_a_million_times_on_k_numbers():
+    torch = pytest.importorskip("torch")
+    ties = 0
+    for part, u32 in enumerate(np.split(uniforms(1_000_000), 10)):
+        grid = part % 2 == 1
+        logits = logits_of(len(u32), 48, seed=part, grid=grid, mean=12)
+        ranked = np.sort(logits, axis=-1)
+        ties += (ranked[:, -20] == ranked[:, -21]).sum()
+        # Top-p cuts the last ranks off; the grid is drawn once more where a tie at the border of k can tell.
+        for policy in (DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.6, 20))[: 1 + grid]:
+            found = np.array(make_sampler(policy)(mx.array(logits), mx.array(u32)))
+            np.testing.assert_array_equal(found, torch_draw(torch, policy, logits, u32))
+    assert ties > 100_000, "a fifth of the rows on the grid"
+
+
+def test_mlx_and_torch_draw_the_same_over_a_real_vocabulary():
+    torch = pytest.importorskip("torch")
+    whole, mass_of_whole = DecodingPolicy(1.0), DecodingPolicy(1.6, 20, 0.8, "mlx_lm")
+    ranked_whole = DecodingPolicy(1.6, 0, 0.8, "mlx_lm")  # sorts, which is slow: for a quarter of the rows
+    for part, u32 in enumerate(np.split(uniforms(256), 8)):
+        logits = logits_of(len(u32), 151_936, seed=part, grid=part % 2 == 1)
+        for policy in (whole, mass_of_whole, ranked_whole)[: 3 if part < 2 else 2]:
+            found = np.array(make_sampler(policy)(mx.array(logits), mx.array(u32)))
+            np.testing.assert_array_equal(found, torch_draw(torch, policy, logits, u32))
 
 
 @pytest.mark.parametrize("policy", [*POLICIES[:6], *POLICIES[12:15], *TWO_STAGE[:2]], ids=name)

@@ -145,6 +145,8 @@ def test_a_folder_holds_one_question(tmp_path):
     question(tmp_path, problems=50, samples=6, policies=(PAPER,)).save()  # the same, asked more thoroughly
     with pytest.raises(BadInput, match="a probe with another evaluate.max_tokens"):
         question(tmp_path, overrides={"evaluate.max_tokens": 7}).save()
+    with pytest.raises(BadInput, match="a probe with another evaluate.stop_loops"):
+        question(tmp_path, overrides={"evaluate.stop_loops": {}}).save()
     with pytest.raises(BadInput, match="a probe with another problems.validation"):
         question(tmp_path, overrides={"problems.validation.skip": 7}).save()
 

@@ -150,6 +150,7 @@ def test_curation_and_training(files, report, recipe):
     assert account["samples"] == len(samples) == recipe.problems.train.limit
     assert account["kept"] == len(rows) == len(samples) - sum(account["dropped"].values())
     assert account["completion_tokens"] == sum(len(r["completion_ids"]) for r in rows)
+    assert account["tokens_cut"] == 0
     assert account["finish_reasons"] == Counter(s["finish_reason"] for s in samples)
     training = student["training"]
     assert training["steps"] == len(log) == recipe.train.epochs * -(-len(rows) // recipe.train.rows_per_step)
@@ -256,5 +257,5 @@ def test_warnings():
     arm = {"name": "student", "curation": {"finish_reasons": {"length": 3, "stop": 1}}, "selection": {}}
     scores = {"scores": [{"problems": 9}], "trained_on": {"student": 4, "tokens": 0}}
     cut, leaked = warnings([arm], scores)
-    assert cut.startswith("75 % of the samples of student were cut at sample.max_tokens")
+    assert cut.startswith("75 % of the samples of student were cut at sample.max_tokens or in a loop")
     assert leaked == "4 of the 9 test problems were prompts that student was trained on."
