@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from benchmarks.sampling import engines
 from benchmarks.sampling.engines import Engine
@@ -62,27 +62,28 @@ def samples(subject: Subject, count: int, prompt_tokens: int, new_tokens: int, r
 def steps(subject: Subject, rows: int, context: int, new_tokens: int, rounds: int) -> Iterator[Row]:
     """Every step's time where rows of four lengths, the longest `context`, are decoded side by side and none ends.
 
-    The trace crosses a multiple of 256, where mlx-lm's cache grows by copying itself. `milliseconds` are of each step
-    but the first (it waits for the prompts) and the last (rows end).
+    The trace crosses a multiple of 256, where mlx-lm's cache grows by copying itself. Milliseconds, of the clock and
+    of processor time, are of each step but the first (it waits for the prompts) and the last (rows end).
     """
     share_of_longest = (0.80, 0.87, 0.93, 1.0)
     prompts = [subject.prompt_of(int(context * share), 16 * i) for i, share in enumerate(share_of_longest)]
     side_by_side = [prompts[i * len(prompts) // rows] for i in range(rows)]
     work = requests_for(side_by_side, [new_tokens] * rows)
-    ticks: list[float] = []
-    tick = lambda _: ticks.append(time.perf_counter())  # noqa: E731
+    ticks: list[tuple[float, float]] = []
+    tick = lambda _: ticks.append((time.perf_counter(), time.process_time()))  # noqa: E731
     contestants = [
         Contestant("ours", rows, engines.ours(subject.model, rows, tick), work),
         Contestant("mlx_lm.batch_generate", rows, engines.mlx_lm_side_by_side(subject.model, tick), work),
     ]
     cached = sum(map(len, side_by_side)) + rows * new_tokens / 2
     for row, trace in _in_turns(subject, contestants, rounds, lambda: (ticks.copy(), ticks.clear())[0]):
-        seconds = [after - before for before, after in zip(trace[:-1], trace[1:-1], strict=False)]
+        wall, processor = np.diff(trace[:-1], axis=0).T
         row |= {
             "longest_prompt": context,
             "new_tokens": new_tokens,
-            "milliseconds": [round(1000 * s, 2) for s in seconds],
-            "bandwidth_share": bandwidth_share(subject.size, rows, cached, statistics.median(seconds)),
+            "milliseconds": (1000 * wall).round(2).tolist(),
+            "processor_milliseconds": (1000 * processor).round(2).tolist(),
+            "bandwidth_share": bandwidth_share(subject.size, rows, cached, float(np.median(wall))),
         }
         yield row
 
@@ -98,8 +99,8 @@ def bandwidth_share(size: budget.ModelSize, rows: int, cached_tokens: float, sec
 
 
 def _in_turns(
-    subject: Subject, contestants: list[Contestant], rounds: int, trace: Callable[[], list[float]] = list
-) -> Iterator[tuple[Row, list[float]]]:
+    subject: Subject, contestants: list[Contestant], rounds: int, trace: Callable[[], list[Any]] = list
+) -> Iterator[tuple[Row, list[Any]]]:
     """(row, what `trace` gives after the run) of each contestant and round. Raises AssertionError where an engine
     left out a token."""
     for contestant in contestants:  # kernels are compiled, buffers touched

@@ -80,23 +80,28 @@ def _steps(run: list[Row]) -> list[str]:
         f"{row['rows']} rows, prompts of four lengths up to {row['longest_prompt']}, {row['new_tokens']} steps. "
         "Each step is the median of its rounds.",
         "",
-        "| engine | median ms | longest ms | its step | peak MB | share of the bandwidth |",
-        "|---|---|---|---|---|---|",
+        "| engine | median ms | longest ms | its step | processor: median ms | longest ms | its step | peak MB |"
+        " share of the bandwidth |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["engine"] for row in run):
         its = [row for row in run if row["engine"] == name]
-        trace = [statistics.median(step) for step in zip(*(row["milliseconds"] for row in its), strict=True)]
         shares = [row["bandwidth_share"] for row in its]
         cells = [
             name,
-            f"{statistics.median(trace):.1f}",
-            f"{max(trace):.1f}",
-            str(trace.index(max(trace)) + 2),
+            *_trace([row["milliseconds"] for row in its]),
+            *_trace([row["processor_milliseconds"] for row in its]),
             f"{statistics.median(row['peak_bytes'] for row in its) / 1e6:,.0f}",
             "not known here" if None in shares else f"{statistics.median(shares):.0%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _trace(rounds: list[list[float]]) -> tuple[str, str, str]:
+    """Median and longest step, and which that was; a round's trace begins with step 2."""
+    steps = [statistics.median(step) for step in zip(*rounds, strict=True)]
+    return f"{statistics.median(steps):.1f}", f"{max(steps):.1f}", str(steps.index(max(steps)) + 2)
 
 
 def _parts(run: list[Row]) -> list[str]:

@@ -32,7 +32,9 @@ def test_rows_are_appended_and_rendered(tmp_path, monkeypatch):
         assert len(by_experiment[name]) == engines_of_it
         assert len({row["tokens"] for row in by_experiment[name]}) == 1  # the same work
         assert all(row["seconds"] > 0 and row["peak_bytes"] > row["weight_bytes"] > 0 for row in by_experiment[name])
-    assert all(len(row["milliseconds"]) == 6 - 2 for row in by_experiment["steps"])
+    for row in by_experiment["steps"]:
+        assert len(row["milliseconds"]) == len(row["processor_milliseconds"]) == 6 - 2
+        assert min(row["milliseconds"]) > 0
     (parts,) = by_experiment["parts"]
     assert set(parts["milliseconds"]) == set(MEANING) and all(ms > 0 for ms in parts["milliseconds"].values())
 
