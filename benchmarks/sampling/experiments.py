@@ -73,7 +73,7 @@ def steps(subject: Subject, rows: int, context: int, new_tokens: int, rounds: in
     tick = lambda _: ticks.append((time.perf_counter(), time.process_time()))  # noqa: E731
     contestants = [
         Contestant("ours", rows, engines.ours(subject.model, rows, tick), work),
-        Contestant("mlx_lm.batch_generate", rows, engines.mlx_lm_side_by_side(subject.model, tick), work),
+        Contestant("mlx_lm GenerationBatch", rows, engines.mlx_lm_side_by_side(subject.model, tick), work),
     ]
     cached = sum(map(len, side_by_side)) + rows * new_tokens / 2
     for row, trace in _in_turns(subject, contestants, rounds, lambda: (ticks.copy(), ticks.clear())[0]):

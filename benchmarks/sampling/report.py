@@ -25,6 +25,7 @@ def render(rows: Sequence[Row]) -> str:
         "Written by `python -m benchmarks.sampling` from sampling.jsonl, which holds every run. Medians over rounds;",
         "the contestants of a table take turns in one process. *ours / this* compares the runs of a round: its median",
         "and, in brackets, its least and most. Above 1 ours makes more tokens a second; below 1 it takes less memory.",
+        "*By processor time* is the same ratio for where other work moves the clock; on a GPU it says nothing.",
         "*Above weights* is the peak without what the model itself takes.",
     ]
     for (_, _, experiment), run in sorted(runs.items(), key=lambda item: item[0][:2]):
