@@ -1,0 +1,143 @@
+"""sampling.jsonl as Markdown: of every experiment, model and chip the newest run, every figure from its rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.sampling.parts import MEANING
+
+Row = dict[str, Any]
+OURS = "ours"
+
+
+def render(rows: Sequence[Row]) -> str:
+    runs: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        run = runs.setdefault((row["model"], row["machine"]["chip"], row["experiment"]), [])
+        if run and run[0]["started"] != row["started"]:
+            run.clear()
+        run.append(row)
+    lines = [
+        "# Sampling: speed and memory against mlx-lm",
+        "",
+        "Written by `python -m benchmarks.sampling` from sampling.jsonl, which holds every run. Medians over rounds;",
+        "the contestants of a table take turns in one process. *ours / this* compares the runs of a round: its median",
+        "and, in brackets, its least and most. Above 1 ours makes more tokens a second; below 1 it takes less memory.",
+        "*By processor time* is the same ratio for where other work moves the clock; on a GPU it says nothing.",
+        "*Above weights* is the peak without what the model itself takes.",
+    ]
+    for (_, _, experiment), run in sorted(runs.items(), key=lambda item: item[0][:2]):
+        lines += ["", *_heading(run), "", *TABLES[experiment](run)]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(run: list[Row]) -> list[str]:
+    row = run[0]
+    versions = ", ".join(f"{name} {row['versions'][name]}" for name in ("mlx", "mlx-lm"))
+    loads = [r["load"] for r in run]
+    return [
+        f"## {row['experiment']}: {row['model']}, {row['machine']['chip']}",
+        "",
+        f"`{row['command']}`, {row['started']}, commit {row['commit']}, {versions}, {row['dtype']}, "
+        f"threads: {row['threads']}, load {min(loads)} to {max(loads)}.",
+    ]
+
+
+def _runs(run: list[Row]) -> list[str]:
+    """Throughput and samples: a line a contestant."""
+    run = _whole_rounds(run)
+    base = [row for row in run if (row["engine"], row["rows"]) == (OURS, run[0]["rows"])]
+    lines = [
+        f"{run[0]['requests']} requests, {run[0]['prompt_tokens']:,} prompt tokens, {run[0]['tokens']:,} drawn, "
+        f"rounds: {len(base)}.",
+        "",
+        "| engine | rows | tokens/s | ours / this | by processor time | peak MB | ours / this | above weights MB |"
+        " ours / this |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in dict.fromkeys((row["engine"], row["rows"]) for row in run):
+        its = [row for row in run if (row["engine"], row["rows"]) == (name, rows)]
+        cells = [
+            name,
+            str(rows),
+            f"{statistics.median(row['tokens'] / row['seconds'] for row in its):,.0f}",
+            _ratio(its, base, lambda row: row["seconds"]),
+            _ratio(its, base, lambda row: row["processor_seconds"]),
+            f"{statistics.median(row['peak_bytes'] for row in its) / 1e6:,.0f}",
+            _ratio(base, its, lambda row: row["peak_bytes"]),
+            f"{statistics.median(map(_above_weights, its)) / 1e6:,.0f}",
+            _ratio(base, its, _above_weights),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _steps(run: list[Row]) -> list[str]:
+    run = _whole_rounds(run)
+    row = run[0]
+    lines = [
+        f"{row['rows']} rows, prompts of four lengths up to {row['longest_prompt']}, {row['new_tokens']} steps. "
+        "Each step is the median of its rounds.",
+        "",
+        "| engine | median ms | longest ms | its step | processor: median ms | longest ms | its step | peak MB |"
+        " share of the bandwidth |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row["engine"] for row in run):
+        its = [row for row in run if row["engine"] == name]
+        shares = [row["bandwidth_share"] for row in its]
+        cells = [
+            name,
+            *_trace([row["milliseconds"] for row in its]),
+            *_trace([row["processor_milliseconds"] for row in its]),
+            f"{statistics.median(row['peak_bytes'] for row in its) / 1e6:,.0f}",
+            "not known here" if None in shares else f"{statistics.median(shares):.0%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _trace(rounds: list[list[float]]) -> tuple[str, str, str]:
+    """Median and longest step, and which that was; a round's trace begins with step 2."""
+    steps = [statistics.median(step) for step in zip(*rounds, strict=True)]
+    return f"{statistics.median(steps):.1f}", f"{max(steps):.1f}", str(steps.index(max(steps)) + 2)
+
+
+def _parts(run: list[Row]) -> list[str]:
+    lines = [
+        f"{run[0]['rows']} rows, {run[0]['positions']} tokens in the cache; each part alone, milliseconds of processor "
+        "time, the least of ten.",
+        "",
+        "| part | ms | what |",
+        "|---|---|---|",
+    ]
+    least = {name: min(row["milliseconds"][name] for row in run) for name in MEANING}
+    lines += [f"| {name} | {least[name]:.2f} | {what} |" for name, what in MEANING.items()]
+    rest = least["forward"] - sum(least[name] for name in ("linear", "attention", "cache_update"))
+    return [*lines, f"| rest of forward | {rest:.2f} | norms, rotary positions, activations, launching |"]
+
+
+def _whole_rounds(run: list[Row]) -> list[Row]:
+    """Without the round in which the program was stopped."""
+    contestants = len({(row["engine"], row["rows"]) for row in run})
+    rounds = [row["round"] for row in run]
+    return [row for row in run if rounds.count(row["round"]) == contestants]
+
+
+def _above_weights(row: Row) -> float:
+    return row["peak_bytes"] - row["weight_bytes"]
+
+
+def _ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
+    found = [of(a) / of(b) for a, b in zip(over, under, strict=True)]
+    return f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+
+
+TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
+    "throughput": _runs,
+    "samples": _runs,
+    "steps": _steps,
+    "parts": _parts,
+}

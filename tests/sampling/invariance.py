@@ -1,0 +1,132 @@
+"""Run by test_engine.py in a process of its own: one model, the same requests under many ways of decoding them.
+
+    python -m tests.sampling.invariance ARCHITECTURE
+
+Each request alone is what all others are compared with: any number of rows, any order of admission, so little memory
+that rows are put back, prompts that share a beginning and such that share nothing, and a run that was stopped.
+Prints one JSON object a way: the completions compared, how many differ, and what shows that the way was gone.
+"""
+
+import json
+import sys
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map
+from mlx_lm.models import gemma3_text, llama, qwen3, qwen3_moe, qwen3_next
+
+from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.sampling.engine import Decoding, Request
+from mlx_ssd.sampling.kv import GroupedKV
+from mlx_ssd.sampling.loops import LoopStop
+
+STOPS = range(4)
+COMMON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 200,
+    "rms_norm_eps": 1e-6,
+}
+ROPE = {"rope_theta": 10_000.0, "max_position_embeddings": 2048}
+MOE = {
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+}
+MODELS = {
+    "qwen3": (qwen3, {"model_type": "qwen3", "tie_word_embeddings": True} | ROPE),
+    "llama": (llama, {"model_type": "llama", "tie_word_embeddings": False} | ROPE),
+    "qwen3-moe": (qwen3_moe, {"model_type": "qwen3_moe", "tie_word_embeddings": False} | ROPE | MOE),
+    # Windows that rotate: every second layer sees 24 tokens back.
+    "gemma3": (
+        gemma3_text,
+        {"model_type": "gemma3_text", "sliding_window": 24, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    ),
+    # Three of four layers keep a recurrent state.
+    "qwen3-next": (
+        qwen3_next,
+        {
+            "model_type": "qwen3_next",
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_conv_kernel_dim": 4,
+            "shared_expert_intermediate_size": 32,
+            "partial_rotary_factor": 0.5,
+            "full_attention_interval": 2,
+        }
+        | ROPE
+        | MOE,
+    ),
+}
+
+
+def tiny(name: str) -> Any:
+    module, settings = MODELS[name]
+    mx.random.seed(0)
+    model = module.Model(module.ModelArgs(**COMMON | settings))
+    model.update(tree_map(lambda x: mx.random.normal(x.shape) * 0.3 if x.ndim > 1 else x, model.parameters()))
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+def requests() -> list[Request]:
+    """Two prompts of the same beginning and length, one that is long, one that ends with the beginning, one token."""
+    random = np.random.default_rng(0)
+    beginning, *others = (random.integers(4, 200, length).tolist() for length in (12, 20, 20, 150))
+    prompts = [beginning + other for other in others] + [beginning]
+    policies = (DecodingPolicy(1.0, 20, 0.8), DecodingPolicy(0.7), DecodingPolicy(0.0))
+    return [
+        Request((n, policy, i), prompt, policy, (n, i), 10 + 25 * i + 3 * n)
+        for n, prompt in enumerate(prompts)
+        for policy in policies
+        for i in range(4)
+    ]
+
+
+def main() -> None:
+    model = tiny(sys.argv[1])
+    asked = requests()
+    alone = {r.key: c for r in asked for c in Decoding(model, [r], STOPS, 1).run()}
+
+    def compare(way: str, ordered: list[Request], rows: int, stop_after: int | None = None, **options: Any) -> None:
+        decoding = Decoding(model, ordered, STOPS, rows, **options)
+        found = {}
+        for completed in decoding.run():
+            assert completed.key not in found
+            found[completed.key] = completed
+            if stop_after and len(found) == stop_after:
+                break
+        if stop_after:
+            left = [r for r in ordered if r.key not in found]
+            found |= {c.key: c for c in Decoding(model, left, STOPS, rows, **options).run()}
+        differ = sum(found[r.key] != alone[r.key] for r in ordered)
+        facts = {"compared": len(found), "differ": differ, "put_back": decoding.put_back}
+        print(json.dumps({"way": way, **facts, "grouped": isinstance(decoding._kv, GroupedKV)}))
+
+    compare("three rows", asked, 3)
+    compare("all in one batch", asked, len(asked))
+    random = np.random.default_rng(1)
+    compare("any order", [asked[i] for i in random.permutation(len(asked))], 7)
+    compare("interrupted", asked, 5, stop_after=17)
+    compare("nothing in common", [r for r in asked if r.key[0] == 1], 4)
+    compare("loops watched", asked, 8, loops=LoopStop(8, 50, 400))
+
+    # After many short ones the long ones are expected to be short; nothing ends them before their limit.
+    asked = [Request(i, asked[0].prompt_ids, POLICY, (i, 0), 4 if i < 20 else 200) for i in range(28)]
+    room = Decoding(model, asked, [], len(asked))._room
+    memory = int(room.weights + room.LEAST * ... )
+    print(json.dumps({"stopped": sum(c.finish_reason == "stop" for c in alone.values()), "of": len(alone)}))
+
+
+main()
