@@ -39,11 +39,11 @@ policy = DecodingPolicy(**recipe.sample.decoding.model_dump())
 model, tokenizer = models.load(models.locate(recipe.model))
 problems = read_problems(recipe.problems.train, "train")[: options.rows * (options.steps + 2)]
 requests = [
-    Request(p.id, render(tokenizer, p.prompt, recipe.prompt), sample_key(0, "benchmark", p.id, 0), 128)
+    Request(p.id, render(tokenizer, p.prompt, recipe.prompt), policy, sample_key(0, "benchmark", p.id, 0), 128)
     for p in problems
 ]
 prompts = {request.key: request.prompt_ids for request in requests}
-completed = generate(model, requests, policy, tokenizer.eos_token_ids, rows=64)
+completed = generate(model, requests, tokenizer.eos_token_ids, rows=64)
 rows = [
     TrainingRow(problem_id=c.key, sample_index=0, prompt_ids=prompts[c.key], completion_ids=c.completion_ids)
     for c in completed

@@ -281,8 +281,8 @@ def _work(recipe: Recipe, source: str, max_tokens: int) -> _Work:
 
 
 def _answer_seconds(chip: Chip, model: ModelSize, rows: int, work: _Work) -> float:
-    """Its prompt and its tokens. The cache is padded to the longest row: every row reads a whole answer's length."""
-    step = decoding_step_seconds(chip, model, rows, work.prompt + work.answer)
+    """Its prompt and its tokens. Rows are of all ages, so that at a step one has half an answer on average."""
+    step = decoding_step_seconds(chip, model, rows, work.prompt + work.answer / 2)
     return work.prompt * model.flops(work.prompt / 2) / chip.prefill_flops + work.answer * step / rows
 
 
@@ -298,8 +298,9 @@ def _training_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work
 
 
 def _decoding_bytes(model: ModelSize, rows: int, work: _Work) -> float:
-    context = work.longest_prompt + work.longest_answer
-    return model.weight_bytes + rows * (context * model.kv_bytes + LOGIT_BYTES * model.vocabulary)
+    """One row as long as can be and the others as expected: the engine admits by bytes, and puts rows back."""
+    contexts = work.longest_prompt + work.longest_answer + (rows - 1) * (work.prompt + work.answer)
+    return model.weight_bytes + contexts * model.kv_bytes + rows * LOGIT_BYTES * model.vocabulary
 
 
 def _rows(chip: Chip, model: ModelSize, work: _Work, limit: float, setting: str) -> int:

@@ -42,6 +42,7 @@ def generate(
     ):
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
     from mlx_ssd.sampling.collect import Target, collect
+    from mlx_ssd.sampling.loops import loop_stop_of
 
     model, tokenizer = load()
     return collect(
@@ -54,6 +55,8 @@ def generate(
         samples_per_problem=samples_per_problem,
         max_tokens=recipe.evaluate.max_tokens,
         rows=recipe.evaluate.rows,
+        memory_gb=recipe.evaluate.memory_gb,
+        loops=loop_stop_of(recipe.evaluate.stop_loops),
         seed=recipe.seed,
         stream=STREAM,
         revision=revision,

@@ -83,7 +83,8 @@ class Sampling(Section):
     samples_per_problem: int = Field(1, ge=1)
     max_tokens: int = Field(4096, ge=1)
     stop_loops: LoopStop | None = LoopStop()  # None: a loop runs on to max_tokens, as far as the paper says
-    rows: int = Field(32, ge=1)  # sequences decoded side by side
+    rows: int = Field(32, ge=1)  # sequences decoded side by side, at most
+    memory_gb: float | None = Field(None, gt=0)  # that weights and caches may take; null: what the machine can give
 
 
 class Curation(Section):
@@ -147,6 +148,7 @@ class Evaluation(Section):
     # students need not loop equally often: a stop would be part of their difference.
     stop_loops: LoopStop | None = None
     rows: int = Field(32, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
     limits: Limits = Limits()
     workers: int = Field(2, ge=1)  # programs graded side by side
     bootstrap_resamples: int = Field(10_000, ge=100)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mlx_ssd.decoding.draw import Policy
@@ -17,7 +18,9 @@ from mlx_ssd.progress import progress
 from mlx_ssd.prompts import render, template_hash
 from mlx_ssd.recipe import Prompt
 from mlx_ssd.records import Completion, Problem
-from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sampling.engine import Decoding, Request
+from mlx_ssd.sampling.loops import LoopStop
+from mlx_ssd.sampling.memory import working_set
 from mlx_ssd.storage import Journal
 
 
@@ -40,6 +43,8 @@ def collect(
     samples_per_problem: int,
     max_tokens: int,
     rows: int,
+    memory_gb: float | None,
+    loops: LoopStop | None,
     seed: int,
     stream: str,
     revision: str,
@@ -47,9 +52,10 @@ def collect(
 ) -> dict[str, float]:
     """Draw every (problem, sample) that a target's journal does not hold yet, for all targets in one go.
 
-    All targets draw with the same uniforms. Returns what this process did: completions, tokens,
-    seconds. Raises BadInput when a prompt leaves no room in the model's context, or a journal was
-    drawn in another way.
+    All targets draw with the same uniforms. memory_gb: what generation may take, weights included; None: what the
+    machine can give. Returns what this process did: completions, tokens, seconds, and the bytes that it was expected
+    to take at the highest. Raises BadInput when a prompt leaves no room in the model's context or one completion none
+    in memory, or a journal was drawn in another way.
     """
     limit = context_length(model)
     stop_tokens = {token for token in tokenizer.eos_token_ids if token is not None}
@@ -58,31 +64,33 @@ def collect(
     common = {"seed": seed, "stream": stream, "model": revision, "template": template_hash(tokenizer, prompt)}
     journals = [Journal(target.path, kind) for target in targets]
     done = [_held(journal, target, common) for journal, target in zip(journals, targets, strict=True)]
-    requests = []
-    # Problem by problem, so that a prompt is run once for all its completions.
-    for problem in problems:
-        missing = [
+    missing = {
+        problem.id: [
             (number, i)
             for number in range(len(targets))
             for i in range(samples_per_problem)
             if (problem.id, i) not in done[number]
         ]
-        if not missing:
-            continue
-        prompt_ids = render(tokenizer, problem.prompt, prompt)
+        for problem in problems
+    }
+    rendered = {p.id: render(tokenizer, p.prompt, prompt) for p in problems if missing[p.id]}
+    requests = []
+    # Problem by problem, so that a prompt is run once for all its completions.
+    for problem_id in longest_first(rendered, [length for held in done for length in held.items()]):
+        prompt_ids = rendered[problem_id]
         room = limit - len(prompt_ids) if limit else max_tokens
         if room < 1 or not prompt_ids:
             what = f"is {len(prompt_ids)} tokens long, the model's context is {limit}" if prompt_ids else "is empty"
-            raise BadInput(f"the prompt of problem {problem.id!r} {what}; shorten or remove it")
+            raise BadInput(f"the prompt of problem {problem_id!r} {what}; shorten or remove it")
         requests += [
             Request(
-                (number, problem.id, i),
+                (number, problem_id, i),
                 prompt_ids,
                 targets[number].policy,
-                sample_key(seed, stream, problem.id, i),
+                sample_key(seed, stream, problem_id, i),
                 min(max_tokens, room),
             )
-            for number, i in missing
+            for number, i in missing[problem_id]
         ]
     prompts = {request.key: request.prompt_ids for request in requests}
     tokens = 0
@@ -95,12 +103,16 @@ def collect(
     def rate() -> str:
         return f"{tokens / max(time.monotonic() - start, 1e-9):,.0f} tokens/s"
 
+    if not requests:
+        return {"completions": 0, "tokens": 0, "seconds": 0.0}
+    memory = working_set() if memory_gb is None else int(memory_gb * 1e9)
+    decoding = Decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory)
     start = time.monotonic()
     total = len(targets) * len(problems) * samples_per_problem
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(label, total, total - len(requests), "samples"))
         appenders = [stack.enter_context(journal.appending()) for journal in journals]
-        for completed in generate(model, requests, stop_tokens, rows, count):
+        for completed in decoding.run(count):
             number, problem_id, index = completed.key
             appenders[number].add(
                 kind(
@@ -114,12 +126,32 @@ def collect(
                 )
             )
             bar.update(bar.done + 1, rate())
-    return {"completions": len(requests), "tokens": tokens, "seconds": round(time.monotonic() - start, 2)}
+    return {
+        "completions": len(requests),
+        "tokens": tokens,
+        "seconds": round(time.monotonic() - start, 2),
+        "expected_peak_bytes": round(decoding.expected_peak),
+    }
 
 
-def _held(journal: Journal, target: Target, common: dict[str, Any]) -> set[tuple[str, int]]:
-    """The keys of a journal's completions. Raises BadInput if one was drawn in another way than `common`."""
-    held = set()
+def longest_first(prompts: dict[str, list[int]], known: Sequence[tuple[tuple[str, int], int]]) -> list[str]:
+    """Problems by the length that their completions are expected to have, so that no long one is left for the end.
+
+    prompts: token ids by problem. known: ((problem, sample), tokens) of completions that there are. A problem's is
+    the mean of its own, or else in proportion to its prompt.
+    """
+    of: dict[str, list[int]] = {}
+    for (problem_id, _), tokens in known:
+        of.setdefault(problem_id, []).append(tokens)
+    both = [(len(prompts[id]), fmean(lengths)) for id, lengths in of.items() if id in prompts]
+    ratio = sum(answer for _, answer in both) / sum(prompt for prompt, _ in both) if both else 1.0
+    expected = {id: fmean(of[id]) if id in of else ratio * len(prompt_ids) for id, prompt_ids in prompts.items()}
+    return sorted(prompts, key=lambda id: -expected[id])
+
+
+def _held(journal: Journal, target: Target, common: dict[str, Any]) -> dict[tuple[str, int], int]:
+    """Tokens of a journal's completions, by key. Raises BadInput if one was drawn in another way than `common`."""
+    held = {}
     for record in journal.read():
         for name, value in {"policy": target.policy.name(), **common}.items():
             if getattr(record, name) != value:
@@ -127,5 +159,5 @@ def _held(journal: Journal, target: Target, common: dict[str, Any]) -> set[tuple
                     f"{target.path} holds completions of another {name} ({getattr(record, name)}, now {value}); "
                     "move that file away, or choose another --out"
                 )
-        held.add(record.key)
+        held[record.key] = len(record.completion_ids)
     return held

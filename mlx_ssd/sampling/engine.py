@@ -12,7 +12,7 @@ Of mlx-lm the models and their caches are used, not its BatchGenerator, because 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.decoding.rng import uniform_u32
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.sampling.kv import GroupedKV, can_group, grouped_attention
+from mlx_ssd.sampling.loops import LoopDetector, LoopStop
 from mlx_ssd.sampling.memory import Room
 from mlx_ssd.sampling.plain import PlainKV
 from mlx_ssd.sampling.prefill import Prefill, Prefilled
@@ -46,7 +47,7 @@ class Request:
 class Completed:
     key: Any
     completion_ids: list[int]  # with the stop token, when one was drawn
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str  # "stop", "length" or "loop"
 
 
 def generate(
@@ -56,6 +57,7 @@ def generate(
     rows: int,
     on_tokens: Callable[[int], None] | None = None,
     *,
+    loops: LoopStop | None = None,
     memory: int | None = None,
 ) -> Iterator[Completed]:
     """Decode up to `rows` requests side by side, in the order given; each is yielded when it ends, its place reused.
@@ -64,6 +66,7 @@ def generate(
     mates, their number or order, of `memory`, or of having been put back, except through kernel rounding (rule 3 in
     docs/method.md). Put requests of one prompt side by side: it is run once for all of them, and what all prompts
     begin with once for all. Put long ones first: what is left at the end then is short.
+    loops: ends completions that only repeat themselves; None lets them run.
     memory: bytes that weights, caches and working space may take together; None sets no limit. Fewer rows are decoded
     where more would not fit.
     on_tokens is called after each step with the number of tokens it drew.
@@ -71,18 +74,18 @@ def generate(
     output is not finite.
     """
     requests = list(requests)
-    if not requests:
-        return
-    with grouped_attention(), wired_limit(model):
-        yield from _Decoding(model, requests, set(stop_tokens), rows, memory).run(on_tokens)
+    if requests:
+        yield from Decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory).run(on_tokens)
 
 
 class _Row:
     """A request, and its tokens so far."""
 
-    def __init__(self, request: Request):
+    def __init__(self, request: Request, loops: LoopStop | None):
         self.request = request
         self.tokens: list[int] = []
+        watched = loops and request.max_tokens >= loops.min_tokens
+        self.loop = LoopDetector(loops) if watched else None
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -99,7 +102,7 @@ class _Row:
         return len(self.request.prompt_ids), len(self.tokens), self.request.max_tokens
 
 
-class _Decoding:
+class Decoding:
     """The rows in decoding, those that will follow, and the loop over steps.
 
     A step is one token for every row. While it is computed, what the one before it drew is handed on, and the next is
@@ -108,21 +111,43 @@ class _Decoding:
     this one still reads them, and would be copied.
     """
 
-    def __init__(self, model: Any, requests: list[Request], stops: set[int], rows: int, memory: int | None):
+    def __init__(
+        self,
+        model: Any,
+        requests: Sequence[Request],
+        stop_tokens: Iterable[int],
+        rows: int,
+        *,
+        loops: LoopStop | None = None,
+        memory: int | None = None,
+    ):
+        """As in `generate`. Raises BadInput as it does."""
         layers = make_prompt_cache(model)
         grouped = can_group(model, layers)
         self._model, self._most_rows = model, rows
-        self._stops = np.array(sorted(stops), dtype=np.uint32)
-        self._waiting = deque(map(_Row, requests))
+        self._stops = np.array(sorted(set(stop_tokens)), dtype=np.uint32)
+        self._waiting = deque(_Row(request, loops) for request in requests)
         self._joining: deque[_Row] = deque()  # whose contexts are being run, or have been
         self._kv = GroupedKV(len(layers)) if grouped else PlainKV()
-        self._prefill = Prefill(model, [row.context for row in self._waiting], together=grouped)
         self._room = Room(model, [row.size for row in self._waiting], memory, grouped)
+        contexts = [row.context for row in self._waiting]
+        self._prefill = Prefill(model, contexts, self._room.prefill_tokens, together=grouped)
+        self.put_back = 0  # rows that memory ran out for
         self._draw: Callable[..., mx.array] | None = None  # of the rows in decoding, as all that follows
         self._random_keys = (np.array([], dtype=np.uint32), np.array([], dtype=np.uint32))
         self._drawn = self._limits = np.array([], dtype=np.int64)
 
-    def run(self, on_tokens: Callable[[int], None] | None) -> Iterator[Completed]:
+    @property
+    def expected_peak(self) -> float:
+        """Bytes that were thought to be needed, at the highest; `mx.get_peak_memory` tells what was."""
+        return self._room.expected_peak
+
+    def run(self, on_tokens: Callable[[int], None] | None = None) -> Iterator[Completed]:
+        """The completions, in the order they end."""
+        with grouped_attention(), wired_limit(self._model):
+            yield from self._steps(on_tokens)
+
+    def _steps(self, on_tokens: Callable[[int], None] | None) -> Iterator[Completed]:
         ended: list[tuple[_Row, str]] = []
         ahead: mx.array | None = None
         steps = 0
@@ -164,13 +189,17 @@ class _Decoding:
         free = self._most_rows - len(self._kv.rows) + leaving
         if len(self._joining) > max(free, 0) + spare // 2:
             return
+        held = self._prefill.nbytes
+        admitted = [row.size for row in (*self._kv.rows, *self._joining)]
         while self._waiting and len(self._joining) < free + spare:
             row = self._waiting[0]
-            sizes = [r.size for r in (*self._kv.rows, *self._joining, row)]
-            if len(sizes) > 1 and not self._room.will_fit(sizes):
+            if admitted and not self._room.will_fit([*admitted, row.size], held):
                 break
+            admitted.append(row.size)
             self._joining.append(self._waiting.popleft())
             self._prefill.ask(row.context)
+        if admitted:
+            self._room.expected_peak = max(self._room.expected_peak, self._room.expect(admitted))
 
     def _ready(self, leaving: int) -> list[tuple[_Row, Prefilled]]:
         """Rows that can join now, and what they are decoded from."""
@@ -190,10 +219,13 @@ class _Decoding:
         while len(present) > 1 and not self._room.fits([row.size for row in present], self._prefill.nbytes):
             row = present.pop()
             self._waiting.appendleft(row)
+            self.put_back += row in self._kv.rows
             if row in self._kv.rows:
                 leaving = [*leaving, row]
             ready = [(other, prefilled) for other, prefilled in ready if other is not row]
         self._kv.change(leaving, ready)
+        if self._room.is_over(self._kv.nbytes + self._prefill.nbytes):
+            self._kv.shrink(1.0)
         rows = self._kv.rows
         self._draw = None
         self._random_keys = tuple(np.array([row.request.random_key[i] for row in rows], np.uint32) for i in (0, 1))
@@ -228,6 +260,13 @@ class _Decoding:
                 f"the model's output for {rows[int(np.argmax(tokens == NO_TOKEN))].request.key} is not finite: its "
                 "weights are damaged, or model.dtype is too narrow for it (try float32)"
             )
-        stopped = np.isin(tokens, self._stops)
-        over = np.flatnonzero(stopped | (self._drawn == self._limits))
-        return [(rows[place], "stop" if stopped[place] else "length") for place in over]
+        stopped, full = np.isin(tokens, self._stops), self._drawn == self._limits
+        ended = []
+        for place, row in enumerate(rows):
+            if stopped[place]:
+                ended.append((row, "stop"))
+            elif row.loop and row.loop.add(row.tokens[-1]):
+                ended.append((row, "loop"))
+            elif full[place]:
+                ended.append((row, "length"))
+        return ended

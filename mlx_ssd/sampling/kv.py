@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -88,8 +88,12 @@ class GroupedKV:
         for capacity, rows in arrivals.items():
             of.setdefault(capacity, _Group(capacity)).add(rows)
         self._groups = [of[capacity] for capacity in sorted(of) if of[capacity].rows]
+        self.shrink(0.5)
+
+    def shrink(self, used: float) -> None:
+        """Give memory back in groups of which less than this share is in use."""
         for group in self._groups:
-            group.shrink()
+            group.shrink(used)
 
     def begin_step(self) -> None:
         """Fix where the next call of the model writes, and what it attends to."""
@@ -195,14 +199,27 @@ class _Group:
             new = mx.zeros((more, example.shape[1], self.capacity, example.shape[3]), example.dtype)
             return new if old is None else mx.concatenate([old, new])
 
-        old = self.arrays or [(None, None)] * len(like)
-        self.arrays = [(grown(k, a), grown(v, b)) for (k, v), (a, b) in zip(old, like, strict=True)]
+        if not self.arrays:
+            self.arrays = [(grown(None, keys), grown(None, values)) for keys, values in like]
+            return
+        self._replace(lambda old: grown(old, old))
 
-    def shrink(self) -> None:
-        """Give memory back where less than half of it is in use."""
-        if self.slots > 4 and 2 * len(self.rows) < self.slots:
-            self.arrays = self.read(list(range(len(self.rows))))
-            mx.eval(self.arrays)
+    def shrink(self, used: float) -> None:
+        """Give memory back where less than this share of it is in use."""
+        if len(self.rows) < used * self.slots:
+            at = mx.arange(len(self.rows))
+            self._replace(lambda old: mx.take(old, at, axis=0))
+
+    def _replace(self, change: Callable[[mx.array], mx.array]) -> None:
+        """Copy array by array, so that only one is there twice."""
+        for layer, (keys, values) in enumerate(self.arrays):
+            self.arrays[layer] = ()
+            new_keys, new_values = change(keys), change(values)
+            del keys
+            mx.eval(new_keys)
+            del values
+            mx.eval(new_values)
+            self.arrays[layer] = new_keys, new_values
 
     def begin_step(self) -> None:
         self.before = [(copy.copy(keys), copy.copy(values)) for keys, values in self.arrays]

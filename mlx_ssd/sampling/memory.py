@@ -17,9 +17,14 @@ import numpy as np
 from mlx.utils import tree_reduce
 from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
 
+from mlx_ssd import machine
+from mlx_ssd.budget import MEMORY_SHARE
 from mlx_ssd.errors import BadInput
 from mlx_ssd.sampling.kv import capacity_for
 
+RESERVE = 0.1  # of the working set: what is freed but not yet returned, and the rest of the system
+MOST_PREFILL, LEAST_PREFILL = 2048, 32  # tokens of contexts in one forward pass
+PREFILL_SHARE = 0.1  # of the memory beside weights and one row
 LOOKS_AHEAD = 24  # points in time at which the forecast is made
 
 
@@ -57,7 +62,8 @@ class LengthForecast:
             return 0.0
         prompt, drawn, limit = (column[:, None] for column in np.array(rows).T)
         survival = self.survival(drawn[:, 0].tolist())
-        reached = drawn + self._ahead
+        # Where some row reaches its limit, too: that is where sums are highest.
+        reached = drawn + np.unique(np.concatenate([self._ahead, (limit - drawn)[:, 0]]))
         there = np.where(reached <= limit, survival(reached - 1) / np.maximum(survival(drawn - 1), 1e-9), 0.0)
         return float((there * bytes_of(prompt + reached)).sum(axis=0).max())
 
@@ -66,45 +72,72 @@ Size = tuple[int, int, int]  # of a row: tokens of the prompt, drawn so far, the
 
 
 class Room:
-    """The memory that generation may take, and what of it rows take."""
+    """The memory that generation may take, and what of it rows take.
+
+    prefill_tokens: how many tokens of contexts go through the model at once; fewer where memory is short.
+    expected_peak: bytes, the highest of what was ever expected.
+    """
 
     def __init__(self, model: Any, sizes: Sequence[Size], memory: int | None, grouped: bool):
-        """Raises BadInput if one of these rows alone does not fit."""
+        """memory: bytes, None for no limit. Raises BadInput if one of these rows alone does not fit."""
         self.lengths = LengthForecast(max(limit for _, _, limit in sizes))
-        self._memory, self._grouped = memory, grouped
-        if memory is None:
-            return
+        self.expected_peak = 0.0
+        self._memory = float("inf") if memory is None else memory
+        self._grouped = grouped
         self._token_bytes = token_bytes(model, grouped)
-        self._fixed = weight_bytes(model)
-        largest = max(sizes, key=lambda size: size[0] + size[2])
-        need = self._fixed + self._bytes_of(np.array(largest[0] + largest[2]))
-        if need > memory:
+        prefill_bytes, self._logit_bytes = working_bytes(model, max(prompt for prompt, _, _ in sizes))
+        self.weights = weight_bytes(model)
+        prompt, _, limit = max(sizes, key=lambda size: size[0] + size[2])
+        row = self.row_bytes(prompt + limit)
+        least = self.weights + LEAST_PREFILL * prefill_bytes + row
+        if least > self._memory:
             raise BadInput(
-                f"one answer of {largest[2]:,} tokens to a prompt of {largest[0]:,} takes {need / 1e9:.2f} GB "
-                f"({self._fixed / 1e9:.2f} GB of it the weights), and {memory / 1e9:.2f} GB may be used; lower "
-                "max_tokens, raise memory_gb, or take a smaller model"
+                f"one answer of up to {limit:,} tokens to a prompt of {prompt:,} takes {least / 1e9:.3g} GB "
+                f"({self.weights / 1e9:.3g} GB of it weights), and {self._memory / 1e9:.3g} GB may be used; "
+                "lower max_tokens, raise memory_gb, or take a smaller model"
             )
+        spare = PREFILL_SHARE * (self._memory - self.weights - row)
+        self.prefill_tokens = MOST_PREFILL
+        while self.prefill_tokens > LEAST_PREFILL and self.prefill_tokens * prefill_bytes > spare:
+            self.prefill_tokens //= 2
+        self._fixed = self.weights + self.prefill_tokens * prefill_bytes
 
     def fits(self, rows: Sequence[Size], held: int) -> bool:
         """Whether rows can go on with a step. held: bytes of contexts that wait."""
-        if self._memory is None:
-            return True
-        tokens = np.array([prompt + (drawn if self._grouped else limit) for prompt, drawn, limit in rows])
-        return self._fixed + held + self._bytes_of(tokens).sum() <= self._memory
+        tokens = [prompt + (drawn if self._grouped else limit) for prompt, drawn, limit in rows]
+        return not self.is_over(held + self._bytes_of(tokens).sum())
 
-    def will_fit(self, rows: Sequence[Size]) -> bool:
+    def is_over(self, held: int) -> bool:
+        return self._fixed + held > self._memory
+
+    def will_fit(self, rows: Sequence[Size], held: int) -> bool:
         """Whether rows are expected to fit as long as they run."""
-        if self._memory is None:
-            return True
-        room = self._memory - self._fixed
-        most = self._bytes_of(np.array([prompt + limit for prompt, _, limit in rows])).sum()
-        return most <= room or (self._grouped and self.lengths.highest(rows, self._bytes_of) <= room)
+        most = self._bytes_of([prompt + limit for prompt, _, limit in rows]).sum()
+        return not self.is_over(held + most) or self.expect(rows) + held <= self._memory
 
-    def _bytes_of(self, tokens: np.ndarray) -> np.ndarray:
-        return self._token_bytes * _capacities(tokens)
+    def expect(self, rows: Sequence[Size]) -> float:
+        """Bytes that rows, weights and working space are expected to take at their highest."""
+        if self._grouped:
+            highest = self.lengths.highest(rows, self._bytes_of)
+        else:  # mlx-lm's caches keep every row as long as the longest
+            highest = self._bytes_of([prompt + limit for prompt, _, limit in rows]).sum()
+        return self._fixed + highest
+
+    def row_bytes(self, tokens: int) -> int:
+        """What a row that holds so many tokens takes."""
+        return int(self._bytes_of([tokens])[0])
+
+    def _bytes_of(self, tokens: Any) -> np.ndarray:
+        return self._token_bytes * _capacities(tokens) + self._logit_bytes
 
 
 _capacities = np.vectorize(capacity_for, otypes=[np.int64])
+
+
+def working_set() -> int:
+    """Bytes that may be used here: of what macOS recommends for the GPU, or of a Linux machine's memory, a share."""
+    recommended = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
+    return int((1 - RESERVE) * (recommended or MEMORY_SHARE * machine.describe()["memory_bytes"]))
 
 
 def weight_bytes(model: Any) -> int:
@@ -118,3 +151,19 @@ def token_bytes(model: Any, grouped: bool) -> int:
         caches = [ConcatenateKVCache() for _ in caches]
     model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
     return sum(cache.nbytes for cache in caches) // (1 if grouped else 256)
+
+
+def working_bytes(model: Any, longest_prompt: int) -> tuple[int, int]:
+    """What a forward pass takes beside weights and caches: for a token of a prompt, and for a row of a decoding step.
+
+    One layer's activations, and the logits with their float32 copy. Where a model does not say how wide it is, only
+    what it says counts.
+    """
+    logits = model(mx.zeros((1, 1), dtype=mx.int32))
+    args = getattr(model, "args", None)
+    names = ("hidden_size", "intermediate_size", "num_attention_heads")
+    hidden, mlp, heads = (getattr(args, name, None) or 0 for name in names)
+    width = 6 * hidden + 3 * mlp
+    if not mx.metal.is_available():  # where attention writes out what Metal's kernel keeps to itself
+        width += 2 * heads * longest_prompt
+    return width * logits.itemsize, logits.shape[-1] * (logits.itemsize + 4)

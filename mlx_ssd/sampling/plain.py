@@ -45,6 +45,9 @@ class PlainKV:
             self.caches = self.caches or new
             self.rows = self.rows + [row for row, _ in joining]
 
+    def shrink(self, used: float) -> None:
+        """Nothing: there are no slots."""
+
     def begin_step(self) -> None:
         """Nothing: the caches count by themselves."""
 

@@ -16,7 +16,6 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
 
-TOKENS = 2048  # in one forward pass; longer contexts go chunk by chunk, between decoding steps
 PADDING = 1.25  # contexts are run side by side if the longest has at most so much of the shortest
 WORTHWHILE = 8  # tokens that a shared beginning must have
 
@@ -35,12 +34,13 @@ class Prefilled:
 class Prefill:
     """Contexts that are wanted, and those that are ready.
 
+    tokens: at most so many go through the model at once; longer contexts go chunk by chunk, between decoding steps.
     together: whether contexts of like length may be padded on the right and run side by side; true of caches that hold
     a key and a value for each token, where what stands behind a row's end is simply not looked at.
     """
 
-    def __init__(self, model: Any, contexts: Sequence[Context], together: bool):
-        self._model, self._together = model, together
+    def __init__(self, model: Any, contexts: Sequence[Context], tokens: int, together: bool):
+        self._model, self._tokens, self._together = model, tokens, together
         self._waiting: dict[Context, None] = {}
         self._ready: dict[Context, Prefilled] = {}
         self._job: _Job | None = None
@@ -80,7 +80,7 @@ class Prefill:
         if self._job is None:
             return False
         job = self._job
-        width = max(TOKENS // len(job.contexts), 1)
+        width = max(self._tokens // len(job.contexts), 1)
         chunk = job.tokens[:, job.done : job.done + width]
         if chunk.shape[1]:
             self._model(chunk, cache=job.caches)
@@ -94,8 +94,8 @@ class Prefill:
 
     def _run_beginning(self) -> None:
         self._beginning = self._new_caches()
-        for start in range(0, len(self._shared), TOKENS):
-            self._model(mx.array([self._shared[start : start + TOKENS]]), cache=self._beginning)
+        for start in range(0, len(self._shared), self._tokens):
+            self._model(mx.array([self._shared[start : start + self._tokens]]), cache=self._beginning)
             mx.eval([cache.state for cache in self._beginning])
 
     def _new_caches(self) -> list[Any]:
@@ -114,7 +114,7 @@ class Prefill:
             chosen = [
                 context
                 for number, context in enumerate(contexts, 1)
-                if len(context) - skip <= PADDING * shortest and (len(context) - skip) * number <= TOKENS
+                if len(context) - skip <= PADDING * shortest and (len(context) - skip) * number <= self._tokens
             ] or contexts[:1]
         for context in chosen:
             del self._waiting[context]

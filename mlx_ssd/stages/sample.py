@@ -27,8 +27,8 @@ def settings(recipe: Recipe) -> dict:
             "train": recipe.problems.train.model_dump(exclude={"path"}),
             "against": [source.model_dump(exclude={"path"}) for source in _against(recipe).values()],
         },
-        # `rows` changes the speed, not the samples: it may be changed on resuming.
-        "sample": recipe.sample.model_dump(exclude={"rows"}),
+        # These change the speed, not the samples: they may be changed on resuming.
+        "sample": recipe.sample.model_dump(exclude={"rows", "memory_gb"}),
     }
 
 
@@ -54,6 +54,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.controls import policy_of
     from mlx_ssd.records import Sample
     from mlx_ssd.sampling.collect import Target, collect
+    from mlx_ssd.sampling.loops import loop_stop_of
 
     if not (files.problems.exists() and files.selection.exists()):
         against = [problem for role, source in _against(recipe).items() for problem in read_problems(source, role)]
@@ -73,6 +74,8 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         samples_per_problem=recipe.sample.samples_per_problem,
         max_tokens=recipe.sample.max_tokens,
         rows=recipe.sample.rows,
+        memory_gb=recipe.sample.memory_gb,
+        loops=loop_stop_of(recipe.sample.stop_loops),
         seed=recipe.seed,
         stream=STREAM,
         revision=source.revision,

@@ -99,8 +99,17 @@ def main() -> None:
     asked = requests()
     alone = {r.key: c for r in asked for c in Decoding(model, [r], STOPS, 1).run()}
 
-    def compare(way: str, ordered: list[Request], rows: int, stop_after: int | None = None, **options: Any) -> None:
-        decoding = Decoding(model, ordered, STOPS, rows, **options)
+    def compare(
+        way: str,
+        ordered: list[Request],
+        rows: int,
+        stops: Any = STOPS,
+        stop_after: int = 0,
+        chunk: int | None = None,
+        **options: Any,
+    ) -> None:
+        decoding = Decoding(model, ordered, stops, rows, **options)
+        decoding._prefill._tokens = chunk or decoding._prefill._tokens
         found = {}
         for completed in decoding.run():
             assert completed.key not in found
@@ -109,7 +118,7 @@ def main() -> None:
                 break
         if stop_after:
             left = [r for r in ordered if r.key not in found]
-            found |= {c.key: c for c in Decoding(model, left, STOPS, rows, **options).run()}
+            found |= {c.key: c for c in Decoding(model, left, stops, rows, **options).run()}
         differ = sum(found[r.key] != alone[r.key] for r in ordered)
         facts = {"compared": len(found), "differ": differ, "put_back": decoding.put_back}
         print(json.dumps({"way": way, **facts, "grouped": isinstance(decoding._kv, GroupedKV)}))
@@ -120,13 +129,19 @@ def main() -> None:
     compare("any order", [asked[i] for i in random.permutation(len(asked))], 7)
     compare("interrupted", asked, 5, stop_after=17)
     compare("nothing in common", [r for r in asked if r.key[0] == 1], 4)
+    compare("prompts in chunks", asked, 9, chunk=16)
     compare("loops watched", asked, 8, loops=LoopStop(8, 50, 400))
 
+    stopped = sum(c.finish_reason == "stop" for c in alone.values())
+    of = len(alone)
+
     # After many short ones the long ones are expected to be short; nothing ends them before their limit.
-    asked = [Request(i, asked[0].prompt_ids, POLICY, (i, 0), 4 if i < 20 else 200) for i in range(28)]
-    room = Decoding(model, asked, [], len(asked))._room
-    memory = int(room.weights + room.LEAST * ... )
-    print(json.dumps({"stopped": sum(c.finish_reason == "stop" for c in alone.values()), "of": len(alone)}))
+    policy, prompt = asked[0].policy, asked[0].prompt_ids
+    few = [Request(i, prompt, policy, (i, 0), 4 if i < 20 else 200) for i in range(28)]
+    alone = {r.key: c for r in few for c in Decoding(model, [r], [], 1).run()}
+    room = Decoding(model, few, [], 1)._room
+    compare("little memory", few, 28, stops=[], memory=int(room.weights + 3.3 * room.row_bytes(len(prompt) + 200)))
+    print(json.dumps({"stopped": stopped, "of": of}))
 
 
 main()

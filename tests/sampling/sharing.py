@@ -5,6 +5,7 @@ all together, and those of the prompts, each counted once.
 """
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -59,14 +60,15 @@ def main() -> None:
     # 7 rows for 10 requests a prompt: most prompts straddle two admissions.
     found = {c.key: c for c in generate(together, requests, tokenizer.eos_token_ids, rows=7)}
     alone = [c for r in requests for c in generate(model, [r], tokenizer.eos_token_ids, rows=1)]
+    shared = len(os.path.commonprefix([ids[:-1] for ids in prompts.values()]))
     answer = {
         "compared": len(alone),
         "differ": sum(found[c.key] != c for c in alone),
         "stopped": sum(c.finish_reason == "stop" for c in alone),
         "distinct": len({tuple(c.completion_ids) for c in alone}),
         "prompt_tokens": together.prompt_tokens,
-        # The last token of a prompt goes through apart, and is not counted.
-        "expected_prompt_tokens": len(prompts) * (length - 1),
+        # What all begin with goes through once. The last token of a prompt goes through apart, and is not counted.
+        "expected_prompt_tokens": shared + len(prompts) * (length - 1 - shared),
     }
     print(json.dumps(answer))
 

@@ -29,6 +29,8 @@ def draw(embedded, targets, **changes):
         "samples_per_problem": 2,
         "max_tokens": 12,
         "rows": 8,
+        "memory_gb": None,
+        "loops": None,
         "seed": 0,
         "stream": "eval",
         "revision": "r",
