@@ -17,8 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 
 from benchmarks.sampling.workload import POLICY, SEED
-from mlx_ssd.sampling import engine
-from mlx_ssd.sampling.engine import Request
+from mlx_ssd.sampling.engine import Decoding, Request
 
 Completions = dict[Any, list[int]]
 Engine = Callable[[list[Request]], Completions]
@@ -27,11 +26,18 @@ CHUNK = 16
 _WORDLESS = SimpleNamespace(eos_token_ids=(), decode=lambda ids: "")  # a tokenizer without end of turn and text
 
 
-def ours(model: Any, rows: int, on_step: Callable[[int], None] | None = None) -> Engine:
-    def run(requests: list[Request]) -> Completions:
-        return {done.key: done.completion_ids for done in engine.generate(model, requests, (), rows, on_step)}
+class Ours:
+    """Our engine, and the peak memory that it expected of its last run."""
 
-    return run
+    def __init__(self, model: Any, rows: int, on_step: Callable[[int], None] | None = None):
+        self._model, self._rows, self._on_step = model, rows, on_step
+        self.expected_peak = 0.0
+
+    def __call__(self, requests: list[Request]) -> Completions:
+        decoding = Decoding(self._model, requests, (), self._rows)
+        completions = {done.key: done.completion_ids for done in decoding.run(self._on_step)}
+        self.expected_peak = decoding.expected_peak
+        return completions
 
 
 def mlx_lm(model: Any, rows: int) -> Engine:

@@ -33,10 +33,10 @@ def throughput(subject: Subject, rows: int, requests: int, rounds: int) -> Itera
     """Different prompts, lengths of completions as in sampling: ours, the same with twice the rows, both rivals."""
     work = requests_for([subject.prompts[i % len(subject.prompts)] for i in range(requests)], lengths(requests))
     contestants = [
-        Contestant("ours", rows, engines.ours(subject.model, rows), work),
+        Contestant("ours", rows, engines.Ours(subject.model, rows), work),
         Contestant("mlx_lm.batch_generate", rows, engines.mlx_lm(subject.model, rows), work),
         Contestant("chunk-and-drain", engines.CHUNK, engines.chunk_and_drain(subject.model), work),
-        Contestant("ours", 2 * rows, engines.ours(subject.model, 2 * rows), work),
+        Contestant("ours", 2 * rows, engines.Ours(subject.model, 2 * rows), work),
     ]
     for row, _ in _in_turns(subject, contestants, rounds):
         yield row
@@ -49,7 +49,7 @@ def samples(subject: Subject, count: int, prompt_tokens: int, new_tokens: int, r
     alike = requests_for([prompt] * count, [new_tokens] * count)
     first_tokens = sorted(set(prompt))[:count]
     different = requests_for([[first, *prompt[1:]] for first in first_tokens], [new_tokens] * count)
-    ours = engines.ours(subject.model, count)
+    ours = engines.Ours(subject.model, count)
     contestants = [
         Contestant("ours", count, ours, alike),
         Contestant("ours, unshared", count, ours, different),
@@ -63,16 +63,21 @@ def steps(subject: Subject, rows: int, context: int, new_tokens: int, rounds: in
     """Every step's time where rows of four lengths, the longest `context`, are decoded side by side and none ends.
 
     The trace crosses a multiple of 256, where mlx-lm's cache grows by copying itself. Milliseconds, of the clock and
-    of processor time, are of each step but the first (it waits for the prompts) and the last (rows end).
+    of processor time, are of the steps of all rows together, but the first (it waits for prompts) and the last (rows
+    end).
     """
     share_of_longest = (0.80, 0.87, 0.93, 1.0)
     prompts = [subject.prompt_of(int(context * share), 16 * i) for i, share in enumerate(share_of_longest)]
     side_by_side = [prompts[i * len(prompts) // rows] for i in range(rows)]
     work = requests_for(side_by_side, [new_tokens] * rows)
     ticks: list[tuple[float, float]] = []
-    tick = lambda _: ticks.append((time.perf_counter(), time.process_time()))  # noqa: E731
+
+    def tick(drawn: int) -> None:
+        if drawn == rows:
+            ticks.append((time.perf_counter(), time.process_time()))
+
     contestants = [
-        Contestant("ours", rows, engines.ours(subject.model, rows, tick), work),
+        Contestant("ours", rows, engines.Ours(subject.model, rows, tick), work),
         Contestant("mlx_lm GenerationBatch", rows, engines.mlx_lm_side_by_side(subject.model, tick), work),
     ]
     cached = sum(map(len, side_by_side)) + rows * new_tokens / 2
@@ -129,6 +134,7 @@ def _in_turns(
                 "processor_seconds": round(processor, 3),
                 "peak_bytes": peak,
                 "weight_bytes": before,
+                "expected_peak_bytes": round(getattr(contestant.run, "expected_peak", 0)) or None,
                 "policy": POLICY.name(),
                 "load": round(load, 1),
             }

@@ -71,6 +71,8 @@ def _runs(run: list[Row]) -> list[str]:
             _ratio(base, its, _above_weights),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    of = [row["peak_bytes"] / row["expected_peak_bytes"] for row in base]
+    lines += ["", f"Peak memory of ours at {base[0]['rows']} rows, of what its admission expected: {_spread(of)}."]
     return lines
 
 
@@ -131,7 +133,10 @@ def _above_weights(row: Row) -> float:
 
 
 def _ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
-    found = [of(a) / of(b) for a, b in zip(over, under, strict=True)]
+    return _spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
+
+
+def _spread(found: list[float]) -> str:
     return f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 

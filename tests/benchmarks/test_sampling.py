@@ -33,7 +33,7 @@ def test_rows_are_appended_and_rendered(tmp_path, monkeypatch):
         assert len({row["tokens"] for row in by_experiment[name]}) == 1  # the same work
         assert all(row["seconds"] > 0 and row["peak_bytes"] > row["weight_bytes"] > 0 for row in by_experiment[name])
     for row in by_experiment["steps"]:
-        assert len(row["milliseconds"]) == len(row["processor_milliseconds"]) == 6 - 2
+        assert 2 <= len(row["milliseconds"]) == len(row["processor_milliseconds"]) <= 6 - 2
         assert min(row["milliseconds"]) > 0
     (parts,) = by_experiment["parts"]
     assert set(parts["milliseconds"]) == set(MEANING) and all(ms > 0 for ms in parts["milliseconds"].values())
@@ -55,7 +55,7 @@ def test_every_engine_draws_what_it_was_asked_for_past_the_end_of_turn(subject):
     work = requests_for(subject.prompts[:5], [1, 60, 3, 30, 2])
     model = subject.model
     for engine in (
-        engines.ours(model, 2),
+        engines.Ours(model, 2),
         engines.mlx_lm(model, 2),
         engines.chunk_and_drain(model),
         engines.mlx_lm_side_by_side(model, lambda _: None),
