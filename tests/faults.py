@@ -49,24 +49,30 @@ def kill_and_resume(
 
     Returns how many kills hit a process that was at work (not one that had ended); the caller asserts it.
     """
+    hit = kill([*COMMAND, *arguments], grows, expected_bytes, kills, seed)
+    finished = run(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    return hit
+
+
+def kill(
+    command: Sequence[str], grows: Callable[[], int], expected_bytes: int, kills: int, seed: int, within: float = 0.1
+) -> int:
+    """Start a command and kill it, again and again: each time once it has written something itself and the files hold
+    a random share of `expected_bytes`, and up to `within` seconds later. Returns how many were still running."""
     generator = random.Random(seed)
-    moments = sorted(generator.random() for _ in range(kills))
     hit = 0
-    for moment in moments:
+    for moment in sorted(generator.random() for _ in range(kills)):
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-            start_new_session=True,
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
         )
-        deadline = time.monotonic() + TIMEOUT
-        while process.poll() is None and grows() < moment * expected_bytes and time.monotonic() < deadline:
+        deadline, before = time.monotonic() + TIMEOUT, grows()
+        while process.poll() is None and time.monotonic() < deadline:
+            if grows() > before and grows() >= moment * expected_bytes:
+                break
             time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.1))
+        time.sleep(generator.uniform(0, within))
         hit += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    finished = run(*arguments)
-    assert finished.returncode == 0, finished.stderr
     return hit

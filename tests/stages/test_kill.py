@@ -12,7 +12,7 @@ from mlx_ssd.storage import hash_path
 from tests import faults
 from tests.conftest import SMALL, forget
 
-KILLS = {"sample": 50, "train": 5, "evaluate": 5}
+KILLS = 5
 GROWS = {
     "sample": ["round-1/samples.jsonl"],
     "train": ["round-1/train_log.jsonl", "round-1/arms/*/train_log.jsonl"],
@@ -41,10 +41,10 @@ def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
         [stage, str(killed.directory), *SMALL],
         grows=lambda: faults.size_of(killed.directory, *GROWS[stage]),
         expected_bytes=faults.size_of(whole.directory, *GROWS[stage]),
-        kills=KILLS[stage],
+        kills=KILLS,
         seed=hash_seed(stage),
     )
-    assert hit >= 0.9 * KILLS[stage] - 0.5, "the kills must hit a stage at work"
+    assert hit >= KILLS - 1, "the kills must hit a stage at work"
     if stage == "sample":
         assert journals(killed.directory, "round-1/samples.jsonl") == journals(whole.directory, "round-1/samples.jsonl")
     if stage == "train":
