@@ -265,8 +265,8 @@ def _supervise(command: list[str], lock: int) -> int:
 def _cause(number: int) -> str:
     name = signal.Signals(number).name
     if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
-        knobs = "sample.rows, evaluate.rows or train.rows_per_micro_batch"
-        return f"{name}, most likely for want of memory (lower {knobs})"
+        knobs = "set sample.memory_gb or evaluate.memory_gb, or lower train.rows_per_micro_batch"
+        return f"{name}, most likely for want of memory ({knobs})"
     return name
 
 

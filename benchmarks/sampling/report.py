@@ -12,13 +12,18 @@ Row = dict[str, Any]
 OURS = "ours"
 
 
-def render(rows: Sequence[Row]) -> str:
+def newest_runs(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of the newest run of every experiment, model and chip."""
     runs: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         run = runs.setdefault((row["model"], row["machine"]["chip"], row["experiment"]), [])
         if run and run[0]["started"] != row["started"]:
             run.clear()
         run.append(row)
+    return [run for _, run in sorted(runs.items(), key=lambda item: item[0][:2])]
+
+
+def render(rows: Sequence[Row]) -> str:
     lines = [
         "# Sampling: speed and memory against mlx-lm",
         "",
@@ -28,8 +33,8 @@ def render(rows: Sequence[Row]) -> str:
         "*By processor time* is the same ratio for where other work moves the clock; on a GPU it says nothing.",
         "*Above weights* is the peak without what the model itself takes.",
     ]
-    for (_, _, experiment), run in sorted(runs.items(), key=lambda item: item[0][:2]):
-        lines += ["", *_heading(run), "", *TABLES[experiment](run)]
+    for run in newest_runs(rows):
+        lines += ["", *_heading(run), "", *TABLES[run[0]["experiment"]](run)]
     return "\n".join(lines) + "\n"
 
 
@@ -47,7 +52,7 @@ def _heading(run: list[Row]) -> list[str]:
 
 def _runs(run: list[Row]) -> list[str]:
     """Throughput and samples: a line a contestant."""
-    run = _whole_rounds(run)
+    run = whole_rounds(run)
     base = [row for row in run if (row["engine"], row["rows"]) == (OURS, run[0]["rows"])]
     lines = [
         f"{run[0]['requests']} requests, {run[0]['prompt_tokens']:,} prompt tokens, {run[0]['tokens']:,} drawn, "
@@ -72,12 +77,12 @@ def _runs(run: list[Row]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     of = [row["peak_bytes"] / row["expected_peak_bytes"] for row in base]
-    lines += ["", f"Peak memory of ours at {base[0]['rows']} rows, of what its admission expected: {_spread(of)}."]
+    lines += ["", f"Peak memory of ours at {base[0]['rows']} rows, of what its admission expected: {spread(of)}."]
     return lines
 
 
 def _steps(run: list[Row]) -> list[str]:
-    run = _whole_rounds(run)
+    run = whole_rounds(run)
     row = run[0]
     lines = [
         f"{row['rows']} rows, prompts of four lengths up to {row['longest_prompt']}, {row['new_tokens']} steps. "
@@ -121,7 +126,7 @@ def _parts(run: list[Row]) -> list[str]:
     return [*lines, f"| rest of forward | {rest:.2f} | norms, rotary positions, activations, launching |"]
 
 
-def _whole_rounds(run: list[Row]) -> list[Row]:
+def whole_rounds(run: list[Row]) -> list[Row]:
     """Without the round in which the program was stopped."""
     contestants = len({(row["engine"], row["rows"]) for row in run})
     rounds = [row["round"] for row in run]
@@ -133,10 +138,10 @@ def _above_weights(row: Row) -> float:
 
 
 def _ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
-    return _spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
+    return spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
 
 
-def _spread(found: list[float]) -> str:
+def spread(found: list[float]) -> str:
     return f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 

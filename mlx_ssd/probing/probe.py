@@ -73,7 +73,7 @@ def _complete(question: Question, lock: int) -> None:
         raise Interrupted("interrupted; the same command goes on from there")
     if code < 0:
         name = signal.Signals(-code).name
-        memory = ", most likely for want of memory (lower evaluate.rows)" if name in ("SIGKILL", "SIGABRT") else ""
+        memory = ", most likely for want of memory (set evaluate.memory_gb)" if name in ("SIGKILL", "SIGABRT") else ""
         raise WorkFailed(f"the probe was ended by {name}{memory}; the same command goes on where it stopped")
     if code:  # it has said why
         raise WorkFailed("") if code == 1 else BadInput("")

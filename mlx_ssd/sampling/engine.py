@@ -180,8 +180,6 @@ class Decoding:
             steps += 1
             if steps % CLEAR_CACHE_STEPS == 0:
                 mx.clear_cache()
-        for row, reason in ended:
-            yield Completed(row.request.key, row.tokens, reason)
 
     def _admit(self, leaving: int) -> None:
         """Have contexts run for the places that are free, and a few more: together, and before they are needed."""

@@ -128,10 +128,10 @@ class Room:
         return int(self._bytes_of([tokens])[0])
 
     def _bytes_of(self, tokens: Any) -> np.ndarray:
-        return self._token_bytes * _capacities(tokens) + self._logit_bytes
+        return self._token_bytes * _SLOTS[np.searchsorted(_SLOTS, tokens)] + self._logit_bytes
 
 
-_capacities = np.vectorize(capacity_for, otypes=[np.int64])
+_SLOTS = np.unique([capacity_for(2**power + extra) for power in range(28) for extra in (0, 1)])  # all sizes of slots
 
 
 def working_set() -> int:
