@@ -6,6 +6,7 @@ the files that grow hold so many. That places kills evenly over the work on any 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -56,10 +57,16 @@ def kill_and_resume(
 
 
 def kill(
-    command: Sequence[str], grows: Callable[[], int], expected_bytes: int, kills: int, seed: int, within: float = 0.1
+    command: Sequence[str],
+    grows: Callable[[], int],
+    expected_bytes: int,
+    kills: int,
+    seed: int,
+    own_work: bool = False,
 ) -> int:
-    """Start a command and kill it, again and again: each time once it has written something itself and the files hold
-    a random share of `expected_bytes`, and up to `within` seconds later. Returns how many were still running."""
+    """Start a command and kill it, again and again: each time once the files hold a random share of `expected_bytes`
+    (with `own_work`, once the process has written something itself, too) and up to 0.1 seconds later. Returns how many
+    were still running."""
     generator = random.Random(seed)
     hit = 0
     for moment in sorted(generator.random() for _ in range(kills)):
@@ -68,11 +75,13 @@ def kill(
         )
         deadline, before = time.monotonic() + TIMEOUT, grows()
         while process.poll() is None and time.monotonic() < deadline:
-            if grows() > before and grows() >= moment * expected_bytes:
+            held = grows()
+            if held >= moment * expected_bytes and (held > before or not own_work):
                 break
             time.sleep(0.01)
-        time.sleep(generator.uniform(0, within))
+        time.sleep(generator.uniform(0, 0.1))
         hit += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and has been waited for
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return hit

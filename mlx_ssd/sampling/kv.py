@@ -103,6 +103,8 @@ class GroupedKV:
             start += len(group.rows)
             group.begin_step()
         self.offsets = mx.concatenate([group.offsets for group in self._groups])
+        for layer in self.caches:
+            layer.written = False
 
     def undo_step(self) -> None:
         """As if the last step had not been begun; only before it is computed."""
@@ -262,16 +264,19 @@ class _Layer:
 
     def __init__(self, kv: GroupedKV, number: int):
         self._kv, self._number = kv, number
+        self.written = False  # in this step
 
     @property
     def offset(self) -> mx.array:
-        return self._kv.offsets
+        """Tokens that each row holds: like mlx-lm's, one more as soon as the step's own is written."""
+        return self._kv.offsets + 1 if self.written else self._kv.offsets
 
     def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> None:
         if length != 1 or window_size is not None:
             raise NotGrouped
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[_Pending, _Pending]:
+        self.written = True
         return _Pending(keys), _Pending(values)
 
     def attend(self, queries: mx.array, keys: _Pending, values: _Pending, **options: Any) -> mx.array:

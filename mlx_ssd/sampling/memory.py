@@ -159,7 +159,7 @@ def working_bytes(model: Any, longest_prompt: int) -> tuple[int, int]:
     One layer's activations, and the logits with their float32 copy. Where a model does not say how wide it is, only
     what it says counts.
     """
-    logits = model(mx.zeros((1, 1), dtype=mx.int32))
+    logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=make_prompt_cache(model))
     args = getattr(model, "args", None)
     names = ("hidden_size", "intermediate_size", "num_attention_heads")
     hidden, mlp, heads = (getattr(args, name, None) or 0 for name in names)
