@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.sampling import __main__ as program
-from benchmarks.sampling import engines, experiments, workload
+from benchmarks.sampling import engines, experiments, measures, workload
 from benchmarks.sampling.parts import MEANING
 from benchmarks.sampling.workload import MEDIAN_TOKENS, P95_TOKENS, Subject, lengths, requests_for
 
@@ -85,3 +85,13 @@ def test_share_of_the_bandwidth_counts_weights_and_cache(subject, monkeypatch):
     assert experiments.bandwidth_share(size, 4, 1000, 4 * must / 546e9) == pytest.approx(0.25, abs=1e-3)
     described["chip"] = "another"
     assert experiments.bandwidth_share(size, 4, 1000, 1.0) is None
+
+
+def test_the_documented_measures_are_those_of_the_committed_rows():
+    results, docs = program.RESULTS, program.RESULTS.parents[1] / "docs" / "benchmarks.md"
+
+    def rows(name):
+        return [json.loads(line) for line in (results / name).read_text().splitlines()]
+
+    assert measures.table(rows("sampling.jsonl"), rows("sampler.jsonl")) in docs.read_text()
+    assert (results / "sampling.md").read_text() == program.render(rows("sampling.jsonl"))

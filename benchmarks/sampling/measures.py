@@ -1,0 +1,51 @@
+"""The figures that docs/benchmarks.md quotes, from the rows of sampling.jsonl and sampler.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.sampling.report import newest_runs, spread, whole_rounds
+
+Row = dict[str, Any]
+MODEL = "smollm2"
+
+
+def table(sampling: Sequence[Row], sampler: Sequence[Row]) -> str:
+    """Markdown: what was measured, against what, how much was wanted, and the median [least, most] of the rounds."""
+    runs = {(run[0]["model"], run[0]["experiment"]): whole_rounds(run) for run in newest_runs(sampling)}
+    throughput, samples = runs[MODEL, "throughput"], runs[MODEL, "samples"]
+
+    def pick(run: list[Row], engine: str, rows: int) -> list[Row]:
+        return [row for row in run if (row["engine"], row["rows"]) == (engine, rows)]
+
+    def ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
+        return spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
+
+    def seconds(row: Row) -> float:
+        return row["seconds"]
+
+    def peak(row: Row) -> float:
+        return row["peak_bytes"]
+
+    ours, twice = pick(throughput, "ours", 32), pick(throughput, "ours", 64)
+    theirs, drained = pick(throughput, "mlx_lm.batch_generate", 32), pick(throughput, "chunk-and-drain", 16)
+    shared, unshared = pick(samples, "ours", 8), pick(samples, "ours, unshared", 8)
+    (draw,) = [row for row in sampler if (row["rows"], row["vocabulary"]) == (32, 151_936) and "1.6" in row["policy"]]
+    expected = spread([row["peak_bytes"] / row["expected_peak_bytes"] for row in ours])
+    lines = [
+        ("tokens/s, 32 rows", "mlx_lm.batch_generate, 32 rows", "1.8", ratio(theirs, ours, seconds)),
+        ("tokens/s, 32 rows", "chunk-and-drain of 16", "2.5", ratio(drained, ours, seconds)),
+        ("tokens/s, 64 rows", "chunk-and-drain of 16", "2.5", ratio(drained, twice, seconds)),
+        ("8 samples of 768 + 128 tokens", "the same without sharing", "2", ratio(unshared, shared, seconds)),
+        (
+            "sampler, 32 rows x 151,936, T 1.6, k 20, p 0.8",
+            "mlx_lm make_sampler",
+            "40",
+            f"{draw['ratio']:.0f} [{draw['ratio_range'][0]:.0f}, {draw['ratio_range'][1]:.0f}]",
+        ),
+        ("peak memory, 32 rows", "mlx_lm.batch_generate, 32 rows", "at most 0.7", ratio(ours, theirs, peak)),
+        ("peak memory, 32 rows", "what admission expected", "0.9 to 1.1", expected),
+    ]
+    head = ["| what, of ours | against | wanted | measured |", "|---|---|---|---|"]
+    return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
