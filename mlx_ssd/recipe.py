@@ -96,7 +96,16 @@ class Curation(Section):
     unfinished: Literal["keep", "drop", "cut"] = "keep"
 
 
+class Validation(Section):
+    """Samples that are held out of training, on which the loss is measured; the best student by it is the result."""
+
+    percent: float = Field(5.0, gt=0, lt=100)  # of the problems
+    every_steps: int = Field(25, ge=1)
+    patience: int | None = Field(None, ge=1)  # measurements without a better loss that end the training; None: never
+
+
 class Training(Section):
+    method: Literal["lora", "full"] = "lora"  # full: every weight, as in the paper; needs weights that are not quantized
     # tokens: the sampled tokens, as in the paper; distribution: the truncated, tempered base distribution that each
     # of them was drawn from
     targets: Literal["tokens", "distribution"] = "tokens"
@@ -104,7 +113,8 @@ class Training(Section):
     scale: float = Field(2.0, gt=0)  # y += scale * x A B
     dropout: float = Field(0.0, ge=0, lt=1)
     keys: Literal["all"] | list[str] = "all"  # modules that wear an adapter, such as self_attn.q_proj
-    num_layers: int = Field(-1, ge=-1)  # LoRA on the last so many layers; -1: all
+    experts: bool = False  # whether `all` takes in the experts of a mixture, each with an adapter of its own
+    num_layers: int = Field(-1, ge=-1)  # the last so many layers are trained; -1: all
     learning_rate: float = Field(1e-4, gt=0)
     final_fraction: float = Field(0.2, ge=0, le=1)  # of the peak, at the cosine's end
     warmup_fraction: float = Field(0.1, ge=0, le=1)  # of the steps
@@ -112,10 +122,17 @@ class Training(Section):
     weight_decay: float = Field(0.1, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     epochs: int = Field(1, ge=1)
+    steps: int | None = Field(None, ge=1)  # optimizer steps, in place of `epochs`: rows are taken again as often as needed
     rows_per_step: int = Field(16, ge=1)  # samples an optimizer step sees
-    rows_per_micro_batch: int = Field(16, ge=1)  # of these, so many at a time in memory
-    max_length: int = Field(8192, ge=2)  # prompt and completion; a longer sample is refused, never cut
+    max_length: int = Field(8192, ge=2)  # tokens of prompt and completion
+    # A longer sample: error refuses it; drop leaves it out; cut keeps what fits, without an end of turn. Counted.
+    too_long: Literal["error", "drop", "cut"] = "error"
+    validation: Validation | None = None
     checkpoint_every_steps: int = Field(25, ge=1)
+    # How the work of a step is cut; the result is the same but for rounding. null: by the memory there is.
+    row_tokens: int | None = Field(None, ge=1)  # tokens in memory at a time, of whole samples behind one another
+    gradient_checkpointing: bool | None = None  # less memory, about a third more time
+    memory_gb: float | None = Field(None, gt=0)  # that weights, adapter and activations may take; null: what is there
 
 
 class Limits(Section):
@@ -211,11 +228,8 @@ class Recipe(Section):
             raise ValueError(f"train.betas {list(self.train.betas)} must each be from 0 to below 1")
         if not self.train.keys or self.train.num_layers == 0:
             raise ValueError("train.keys and train.num_layers leave nothing to train; 'all' and -1 train every layer")
-        if self.train.rows_per_micro_batch > self.train.rows_per_step:
-            raise ValueError(
-                f"train.rows_per_micro_batch ({self.train.rows_per_micro_batch}) is more than "
-                f"train.rows_per_step ({self.train.rows_per_step})"
-            )
+        if self.train.method == "full" and self.train.keys != "all":
+            raise ValueError("train.method full trains every weight of a layer; leave train.keys at all")
         return self
 
     @classmethod

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models import base
 from mlx_lm.models.cache import KVCache
 
+from mlx_ssd.attention import attention_through, plain_attention
 from mlx_ssd.sampling.prefill import Prefilled
 
 SMALLEST = 128  # tokens of the smallest slot
@@ -294,33 +293,15 @@ class _Pending:
         self.array = array
 
 
-_attention = base.scaled_dot_product_attention
-
-
 def _grouped_attention(queries, keys, values, cache, scale, mask, sinks=None):
     if isinstance(cache, _Layer):
         return cache.attend(queries, keys, values, scale=scale, sinks=sinks)
-    return _attention(queries, keys, values, cache, scale, mask, sinks)
+    return plain_attention(queries, keys, values, cache, scale, mask, sinks)
 
 
-@contextlib.contextmanager
-def grouped_attention() -> Iterator[None]:
-    """mlx-lm's models attend through `GroupedKV` where their cache is one.
-
-    Each of its model files has the function under its own name, and that is what it calls: no other way in.
-    """
-    modules = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("mlx_lm.models.") and getattr(module, _attention.__name__, None) is _attention
-    ]
-    for module in modules:
-        setattr(module, _attention.__name__, _grouped_attention)
-    try:
-        yield
-    finally:
-        for module in modules:
-            setattr(module, _attention.__name__, _attention)
+def grouped_attention() -> contextlib.AbstractContextManager[None]:
+    """mlx-lm's models attend through `GroupedKV` where their cache is one."""
+    return attention_through(_grouped_attention)
 
 
 def can_group(model: Any, caches: Sequence[Any]) -> bool:

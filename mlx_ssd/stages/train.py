@@ -11,11 +11,13 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_json, hash_path
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:
-    chosen = {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": recipe.train.model_dump()}
+    # How a step's work is cut changes nothing but rounding: a training that ran out of memory can go on with less.
+    settings = recipe.train.model_dump(exclude={"row_tokens", "gradient_checkpointing", "memory_gb"})
+    chosen = {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": settings}
     if recipe.train.targets == "distribution":
         chosen["decoding"] = recipe.sample.decoding.model_dump()
     return chosen

@@ -1,24 +1,30 @@
 """Checkpoints from which training goes on bit for bit.
 
-    DIRECTORY/step-00000040/adapter.safetensors    the adapter's arrays
+    DIRECTORY/step-00000040/adapter.safetensors    the trained arrays
                             optimizer.safetensors  all of the optimizer's state
-                            state.json             step, log_bytes, fingerprint, sha256 of both
+                            best.safetensors       those of the best student so far, if it is an earlier one
+                            state.json             step, log_bytes, best, identity, sha256 of each file
 
 The place in the data is a function of the step (batches.BatchPlan) and dropout is seeded by it, so the step
 is the whole cursor. (mlx-lm resumes the adapter alone.)
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.storage import atomic_directory
 from mlx_ssd.training.arrays import write_arrays
+from mlx_ssd.training.validation import Best
 
 KEPT = 2
 
@@ -29,18 +35,28 @@ class Checkpoint:
     log_bytes: int  # length of the training log when `step` was done
     adapter: dict[str, mx.array]
     optimizer: dict[str, mx.array]  # the flattened state
+    best: Best | None = None  # where there is validation
+    skipped_in_a_row: int = 0
 
 
-def save(directory: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Write a checkpoint, whole or not at all, then drop all but the last `KEPT`."""
+def save(directory: Path, checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all, then drop all but the last `KEPT`.
+
+    identity: all that the result depends on, as JSON takes it: settings, hashes of rows and model.
+    """
+    best = checkpoint.best
     with atomic_directory(_folder(directory, checkpoint.step)) as partial:
         arrays = {"adapter.safetensors": checkpoint.adapter, "optimizer.safetensors": checkpoint.optimizer}
+        if best and best.weights and best.step < checkpoint.step:
+            arrays["best.safetensors"] = best.weights
         for name, values in arrays.items():
             write_arrays(partial / name, values)
         state = {
             "step": checkpoint.step,
             "log_bytes": checkpoint.log_bytes,
-            "fingerprint": fingerprint,
+            "skipped_in_a_row": checkpoint.skipped_in_a_row,
+            "best": {"step": best.step, "loss": best.loss, "worse_since": best.worse_since} if best else None,
+            "identity": identity,
             "sha256": {name: _sha256(partial / name) for name in arrays},
         }
         (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -57,28 +73,38 @@ def prune(directory: Path, step: int) -> None:
         shutil.rmtree(folder)
 
 
-def load_latest(directory: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+def load_latest(directory: Path, identity: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, or None, and a warning for each damaged one that was passed over.
 
-    Raises BadInput where a checkpoint belongs to another training (recipe, rows or model) than `fingerprint`.
+    Raises BadInput where a checkpoint is of another training than `identity`, naming what differs.
     """
     warnings = []
     for folder in reversed(_folders(directory)):
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if state["fingerprint"] != fingerprint:
+            if others := list(_differences(state["identity"], json.loads(json.dumps(identity)))):
                 raise BadInput(
-                    f"the checkpoint {folder} is of another training (fingerprint {state['fingerprint']}, "
-                    f"this one's {fingerprint}): remove {directory} to train afresh, or restore its recipe"
+                    f"the checkpoint {folder} is of another training ({', '.join(others)}): remove {directory} to train "
+                    "afresh, or go back to what it was trained with"
                 )
-            adapter, optimizer = (
-                _load_arrays(folder / name, state["sha256"][name])
-                for name in ("adapter.safetensors", "optimizer.safetensors")
-            )
-            return Checkpoint(state["step"], state["log_bytes"], adapter, optimizer), warnings
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            arrays = {name: _load_arrays(folder / name, digest) for name, digest in state["sha256"].items()}
+            adapter, best = arrays["adapter.safetensors"], None
+            if state["best"]:
+                best = Best(**state["best"], weights=arrays.get("best.safetensors", adapter))
+            optimizer, skipped = arrays["optimizer.safetensors"], state["skipped_in_a_row"]
+            return Checkpoint(state["step"], state["log_bytes"], adapter, optimizer, best, skipped), warnings
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.append(f"the checkpoint {folder} is damaged and was passed over ({error})")
     return None, warnings
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """What differs between two JSON values, as 'train.rank is 8 there and 16 here'."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
+    elif there != here:
+        yield f"{path} is {there} there and {here} here"
 
 
 def _folder(directory: Path, step: int) -> Path:

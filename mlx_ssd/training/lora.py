@@ -1,8 +1,8 @@
 """Low-rank adapters: attach them to a model, write them in mlx-lm's layout.
 
 `settings` is anything with `rank`, `scale` (it multiplies B·A as it is: alpha / rank elsewhere), `dropout`,
-`keys` ('all', or module names as mlx-lm has them, such as 'self_attn.q_proj'), `num_layers` (the last
-so many; -1 for all) and `seed`.
+`keys` ('all', or module names as mlx-lm has them, such as 'self_attn.q_proj'), `experts` (whether 'all' takes in the
+experts of a mixture, each with an adapter of its own), `num_layers` (the last so many; -1 for all) and `seed`.
 """
 
 import json
@@ -14,17 +14,22 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.storage import atomic_directory
 from mlx_ssd.training.arrays import write_arrays
+from mlx_ssd.training.batches import Batch
+from mlx_ssd.training.forward import Head, completion_states
+from mlx_ssd.training.targets import Base
 
 WEIGHTS = "adapters.safetensors"  # both names are mlx-lm's
 CONFIG = "adapter_config.json"
 
 
-def attach_lora(model: nn.Module, settings: Any) -> None:
+def attach(model: nn.Module, settings: Any) -> None:
     """Freeze `model` and put float32 adapters on it: A uniform, drawn from `settings.seed`; B zero.
 
     Any base of mlx-lm will do, quantized or not. Raises BadInput for a key that names no module (mlx-lm skips
@@ -42,7 +47,7 @@ def attach_lora(model: nn.Module, settings: Any) -> None:
     model.freeze()
     mx.random.seed(settings.seed)
     try:
-        linear_to_lora_layers(model, settings.num_layers, _lora_parameters(settings))
+        linear_to_lora_layers(model, settings.num_layers, _lora_parameters(model, settings))
     except ValueError as error:
         raise BadInput(f"the LoRA keys {settings.keys} do not fit this model: {error}") from error
 
@@ -71,20 +76,44 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def write_adapter(model: nn.Module, settings: Any, folder: Path) -> None:
+def base_of(model: nn.Module, head: Head | None) -> Base:
+    """The model that the student began from: this one, with its adapter off."""
+
+    def base(batch: Batch) -> tuple[mx.array, Any]:
+        with adapter_off(model):
+            return completion_states(model, head, batch), head.of(model) if head else lambda states: states
+
+    return base
+
+
+def write(model: nn.Module, settings: Any, folder: Path) -> None:
     """Write the folder that `mlx_lm.load(base, adapter_path=folder)` reads, whole or not at all."""
     config = {
         "fine_tune_type": "lora",
         "num_layers": settings.num_layers,
-        "lora_parameters": _lora_parameters(settings),
+        "lora_parameters": _lora_parameters(model, settings),
     }
+    write_folder(folder, config, adapter_weights(model))
+
+
+def write_folder(folder: Path, config: dict[str, Any], arrays: dict[str, mx.array]) -> None:
     with atomic_directory(folder) as partial:
-        write_arrays(partial / WEIGHTS, adapter_weights(model))
+        write_arrays(partial / WEIGHTS, arrays)
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _lora_parameters(settings: Any) -> dict[str, Any]:
+def _lora_parameters(model: nn.Module, settings: Any) -> dict[str, Any]:
     parameters = {"rank": settings.rank, "scale": settings.scale, "dropout": settings.dropout}
-    if settings.keys != "all":  # without keys, mlx-lm takes every linear layer
+    experts = (SwitchLinear, QuantizedSwitchLinear, LoRASwitchLinear)
+    if settings.keys != "all":
         parameters["keys"] = list(settings.keys)
-    return parameters
+    elif not settings.experts and any(isinstance(module, experts) for module in model.modules()):
+        linear = (nn.Linear, nn.QuantizedLinear, LoRALinear)
+        found = {
+            name.removesuffix(".linear")
+            for layer in model.layers
+            for name, module in layer.named_modules()
+            if isinstance(module, linear)
+        }
+        parameters["keys"] = sorted(found)
+    return parameters  # without keys, mlx-lm takes every linear layer, experts included

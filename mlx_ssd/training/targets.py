@@ -1,52 +1,71 @@
-"""Soft targets: at each completion position the distribution q_s that the sampled token is one draw of.
+"""What the student is to say at a completion position: the sampled token, or the distribution it was drawn from.
 
-q_s is the base's own distribution under the sampling policy, tempered, truncated and renormalised (the q_s of
-the paper's appendix B.1). It is recomputed with the adapter off from the batch at hand, so nothing is stored,
-and it comes from the very function that the sampler draws from.
+That distribution, q_s, is the base's own under the sampling policy, tempered, truncated and renormalised (the q_s of
+the paper's appendix B.1). It is recomputed from the base's hidden states, so nothing is stored, and it comes from the
+very function that the sampler draws from.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.decoding.policy_mlx import support
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.training.batches import Batch
-from mlx_ssd.training.forward import Head, completion_states, to_logits
-from mlx_ssd.training.lora import adapter_off
-
-POSITIONS_AT_A_TIME = 256  # vocabulary-wide numbers (a dozen arrays of them without top-k) exist only for so many
+from mlx_ssd.training.forward import Head, completion_states
 
 
 @dataclass(frozen=True)
-class SoftTargets:
-    """q_s of N positions on n candidates each: top-k of them, or the vocabulary where there is no top-k."""
+class Targets:
+    """The distribution to learn at n positions, on m candidates each: one token, top-k of them, or all."""
 
-    ids: mx.array  # uint32 [N, n]
-    probabilities: mx.array  # float32 [N, n], each row sums to 1; 0 outside the support
+    ids: mx.array  # uint32 [n, m]
+    probabilities: mx.array  # float32 [n, m], each row sums to 1; 0 outside the support
+    broken: mx.array  # bool [n, 1]: the base has no distribution there
+
+    @property
+    def soft(self) -> bool:
+        return self.ids.shape[1] > 1
 
 
-def soft_targets(model: nn.Module, head: Head | None, batch: Batch, policy: Policy) -> SoftTargets:
-    """The evaluated q_s of a batch's completion positions; `head` as given by `output_head`.
+# (start, stop) of a batch's completion positions -> their targets
+TargetsOf = Callable[[int, int], Targets]
+# batch -> (states [N, H], head) of the base, which the student began from
+Base = Callable[[Batch], tuple[mx.array, Callable[[mx.array], mx.array]]]
 
-    Raises WorkFailed where the base has no distribution: a logit nan or +inf, or none finite.
-    """
-    ids, probabilities, failed = [], [], 0
-    with adapter_off(model):
-        states = completion_states(model, head, batch)
-        for start in range(0, len(batch.positions), POSITIONS_AT_A_TIME):
-            logits = to_logits(head, states[start : start + POSITIONS_AT_A_TIME])
-            candidates, weights, broken = support(policy, logits)
-            shares = weights.astype(mx.float32) / weights.sum(axis=-1, keepdims=True).astype(mx.float32)
-            mx.eval(candidates, shares, broken)  # an unevaluated array would keep the whole pass in memory
-            ids.append(candidates)
-            probabilities.append(shares)
-            failed += broken.sum().item()
-    if failed:
-        raise WorkFailed(
-            f"the base's logits give no distribution at {failed} of {len(batch.positions)} completion positions "
-            "(nan, infinity): its weights are damaged, or model.dtype is too narrow for it (try float32)"
-        )
-    return SoftTargets(mx.concatenate(ids), mx.concatenate(probabilities))
+
+def token_targets(tokens: np.ndarray) -> TargetsOf:
+    """The completion tokens themselves."""
+    ids = mx.array(tokens.astype(np.uint32))[:, None]
+
+    def of(start: int, stop: int) -> Targets:
+        chosen = ids[start:stop]
+        return Targets(chosen, mx.ones(chosen.shape), mx.zeros(chosen.shape, dtype=mx.bool_))
+
+    return of
+
+
+def soft_targets(base: Base, batch: Batch, policy: Policy) -> TargetsOf:
+    """q_s of a batch: the base's forward pass is computed here, its logits only for the positions asked for."""
+    states, head = base(batch)
+    mx.eval(states)
+
+    def of(start: int, stop: int) -> Targets:
+        ids, weights, broken = support(policy, head(states[start:stop]).astype(mx.float32))
+        shares = weights.astype(mx.float32) / weights.sum(axis=-1, keepdims=True).astype(mx.float32)
+        return Targets(ids, shares, broken)
+
+    return of
+
+
+def no_distribution(failed: int, positions: int) -> WorkFailed:
+    return WorkFailed(
+        f"the base's logits give no distribution at {failed} of {positions} completion positions "
+        "(nan, infinity): its weights are damaged, or model.dtype is too narrow for it (try float32)"
+    )

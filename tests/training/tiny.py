@@ -34,12 +34,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Settings of a validation."""
+
+    percent: float = 30
+    every_steps: int = 2
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
+    method: str = "lora"
     targets: str = "tokens"
     rank: int = 4
     scale: float = 2.0
     dropout: float = 0.0
     keys: str | list[str] = "all"
+    experts: bool = True
     num_layers: int = -1
     seed: int = 3
     learning_rate: float = 1e-2
@@ -49,9 +60,13 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
     epochs: int = 2
+    steps: int | None = None
     rows_per_step: int = 4
-    rows_per_micro_batch: int = 3
+    row_tokens: int = 40
+    gradient_checkpointing: bool = False
     max_length: int = 64
+    too_long: str = "error"
+    validation: Held | None = None
     checkpoint_every_steps: int = 2
 
     def but(self, **changes) -> "Settings":

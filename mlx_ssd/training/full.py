@@ -1,0 +1,67 @@
+"""Full fine-tuning, as in the paper: every weight, or every weight of the last layers, is trained.
+
+What is trained is held in float32, whatever the base's type: at a learning rate of 5e-6 an update is far below half a
+bfloat16 step of the weight, and would be rounded away. It is written in the base's own type, in mlx-lm's layout.
+`settings` is anything with `num_layers` (the last so many, their weights alone; -1 for all, embeddings included).
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from mlx_ssd.errors import BadInput
+from mlx_ssd.training.batches import Batch
+from mlx_ssd.training.forward import Head, completion_states
+from mlx_ssd.training.lora import write_folder
+from mlx_ssd.training.modes import without_dropout
+from mlx_ssd.training.targets import Base
+
+
+def attach(model: nn.Module, settings: Any) -> None:
+    """Make the weights trainable. Raises BadInput for a quantized base: its weights are integers."""
+    if any(hasattr(module, "bits") for module in model.modules()):
+        raise BadInput("train.method full needs weights that are not quantized: take a 16-bit model, or method lora")
+    model.freeze()
+    for part in [model] if settings.num_layers < 0 else model.layers[-settings.num_layers :]:
+        part.unfreeze()
+    model.base_dtype = str(_dtype(model)).rpartition(".")[2]
+    model.update(tree_map(lambda array: array.astype(mx.float32), model.trainable_parameters()))
+
+
+def base_of(model: nn.Module, head: Head | None) -> Base:
+    """The model as it is now, before training."""
+    untrained = tree_flatten(model.trainable_parameters())
+    base_head = None
+    if head:
+        base_head = copy.copy(head.module(model))  # its arrays are this moment's
+
+    def base(batch: Batch) -> tuple[mx.array, Any]:
+        trained = tree_flatten(model.trainable_parameters())
+        try:
+            model.update(tree_unflatten(untrained))
+            with without_dropout(model):
+                states = completion_states(model, head, batch)
+        finally:
+            model.update(tree_unflatten(trained))
+        if head is None:
+            return states, lambda states: states
+        return states, base_head.as_linear if head.tied else base_head
+
+    return base
+
+
+def write(model: nn.Module, settings: Any, folder: Path) -> None:
+    """Write the folder that `mlx_lm.load(base, adapter_path=folder)` reads, whole or not at all."""
+    dtype = getattr(mx, model.base_dtype)
+    arrays = {name: array.astype(dtype) for name, array in tree_flatten(model.trainable_parameters())}
+    write_folder(folder, {"fine_tune_type": "full", "num_layers": settings.num_layers}, arrays)
+
+
+def _dtype(model: nn.Module) -> mx.Dtype:
+    return next(array.dtype for _, array in tree_flatten(model.parameters()) if mx.issubdtype(array.dtype, mx.floating))
