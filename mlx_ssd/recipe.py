@@ -105,7 +105,7 @@ class Validation(Section):
 
 
 class Training(Section):
-    method: Literal["lora", "full"] = "lora"  # full: every weight, as in the paper; needs weights that are not quantized
+    method: Literal["lora", "full"] = "lora"  # full: every weight, as in the paper; not of a quantized model
     # tokens: the sampled tokens, as in the paper; distribution: the truncated, tempered base distribution that each
     # of them was drawn from
     targets: Literal["tokens", "distribution"] = "tokens"
@@ -122,7 +122,7 @@ class Training(Section):
     weight_decay: float = Field(0.1, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     epochs: int = Field(1, ge=1)
-    steps: int | None = Field(None, ge=1)  # optimizer steps, in place of `epochs`: rows are taken again as often as needed
+    steps: int | None = Field(None, ge=1)  # optimizer steps, in place of `epochs`; rows are taken again as needed
     rows_per_step: int = Field(16, ge=1)  # samples an optimizer step sees
     max_length: int = Field(8192, ge=2)  # tokens of prompt and completion
     # A longer sample: error refuses it; drop leaves it out; cut keeps what fits, without an end of turn. Counted.

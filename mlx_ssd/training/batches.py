@@ -105,8 +105,7 @@ def pad_rows(rows: Sequence[Any]) -> Batch:
 
 def _predicted(rows: Sequence[Any], starts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Positions and targets; the last prompt token predicts the first of the completion."""
-    positions = [
-        np.arange(len(row.completion_ids)) + start + len(row.prompt_ids) - 1 for row, start in zip(rows, starts, strict=True)
-    ]
+    firsts = [start + len(row.prompt_ids) - 1 for row, start in zip(rows, starts, strict=True)]
+    positions = [first + np.arange(len(row.completion_ids)) for row, first in zip(rows, firsts, strict=True)]
     targets = [row.completion_ids for row in rows]
     return np.concatenate(positions).astype(np.int32), np.concatenate(targets).astype(np.int32)

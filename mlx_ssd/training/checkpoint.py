@@ -84,8 +84,8 @@ def load_latest(directory: Path, identity: Mapping[str, Any]) -> tuple[Checkpoin
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             if others := list(_differences(state["identity"], json.loads(json.dumps(identity)))):
                 raise BadInput(
-                    f"the checkpoint {folder} is of another training ({', '.join(others)}): remove {directory} to train "
-                    "afresh, or go back to what it was trained with"
+                    f"the checkpoint {folder} is of another training ({', '.join(others)}): remove {directory} to "
+                    "train afresh, or go back to what it was trained with"
                 )
             arrays = {name: _load_arrays(folder / name, digest) for name, digest in state["sha256"].items()}
             adapter, best = arrays["adapter.safetensors"], None

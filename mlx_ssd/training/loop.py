@@ -44,7 +44,7 @@ MOST_SKIPPED = 3  # steps in a row without a finite gradient: one may be a chanc
 class TrainResult:
     adapter: Path  # the folder to hand to mlx_lm.load as adapter_path
     steps: int  # done, those skipped included
-    loss: float  # of the last step that was not skipped, nats a completion token
+    loss: float | None  # of the last step that was not skipped, nats a completion token
     completion_tokens: int  # trained on, over all epochs
     trainable_parameters: int
     packed: bool
@@ -83,107 +83,152 @@ def train(
     directory = Path(directory)
     fitted = fit_rows(rows, settings.max_length, settings.too_long)
     checkpoint, warnings = load_latest(directory / "checkpoints", identity)
-
-    method = METHODS[settings.method]
-    method.attach(model, settings)
-    head, packed = output_head(model), can_pack(model)
-    soft = _soft_targets(settings.targets, target_policy, method.base_of(model, head))
-    training_rows, validation = fitted.rows, None
-    if settings.validation:
-        training_rows, held_out = hold_out(fitted.rows, settings.validation.percent)
-        batches = list(micro_batches(held_out, settings.row_tokens, packed))
-        validation = Validation(batches, settings.validation, soft)
-    plan = BatchPlan(
-        training_rows,
-        rows_per_step=settings.rows_per_step,
-        row_tokens=settings.row_tokens,
-        packed=packed,
-        seed=settings.seed,
-    )
-    total_steps = settings.steps or settings.epochs * plan.steps_per_epoch
-    optimizer = _optimizer(model, settings)
-    best = Best() if validation else None
-    first_step = skipped_in_a_row = 0
+    training = _Training(model, fitted.rows, settings, target_policy)
     if checkpoint:
         prune(directory / "checkpoints", checkpoint.step)
-        model.load_weights(list(checkpoint.adapter.items()), strict=False)
-        optimizer.state = tree_unflatten(list(checkpoint.optimizer.items()))
-        first_step, best, skipped_in_a_row = checkpoint.step, checkpoint.best, checkpoint.skipped_in_a_row
+        training.resume(checkpoint)
+    first_step = training.done
 
     model.train()
     log = _open_log(directory / LOG, checkpoint.log_bytes if checkpoint else 0)
     with log, recomputed_layers(model, settings.gradient_checkpointing):
-        if validation and not checkpoint:
-            # Of the base, so that the log shows what was gained.
-            measured = validation.measure(model, head)
-            best.see(0, measured.get("loss"), lora.adapter_weights(model))
-            _write_entry(log, {"step": 0, "validation": measured})
-        for step in range(first_step, total_steps):
-            if validation and validation.is_over(best):
-                break
-            done = step + 1
-            mx.random.seed(((settings.seed << 32) + step) % 2**64)  # dropout masks are a function of the step
-            # Not under mx.compile: nearly every micro-batch has a shape of its own, and would compile anew.
-            loss, gradient = step_gradient(model, head, plan.batches(*divmod(step, plan.steps_per_epoch)), soft)
-            gradient, norm = clip_grad_norm(tree_unflatten(list(gradient.items())), settings.clip_norm)
-            rate = learning_rate(
-                step,
-                total_steps,
-                peak=settings.learning_rate,
-                warmup_fraction=settings.warmup_fraction,
-                final_fraction=settings.final_fraction,
-            )
-            entry = {"step": done, "learning_rate": rate, "completion_tokens": loss.tokens}
-            if math.isfinite(loss.total) and math.isfinite(norm.item()):
-                skipped_in_a_row = 0
-                optimizer.learning_rate = rate
-                optimizer.update(model, gradient)
-                mx.eval(model.trainable_parameters(), optimizer.state)
-                entry |= {"loss": loss.total, **loss.terms, "gradient_norm": norm.item()}
-            else:
-                skipped_in_a_row += 1
-                entry["skipped"] = "loss" if not math.isfinite(loss.total) else "gradient"
-                if skipped_in_a_row > MOST_SKIPPED:
-                    raise _not_finite(f"the {entry['skipped']}, {skipped_in_a_row} steps in a row", done, settings)
-            if validation and validation.is_due(done, total_steps):
-                entry["validation"] = validation.measure(model, head)
-                best.see(done, entry["validation"].get("loss"), lora.adapter_weights(model))
+        if training.best and not checkpoint:
+            _write_entry(log, training.measure_base())
+        while not training.is_over:
+            entry = training.step()
             _write_entry(log, entry)
-
-            if done % settings.checkpoint_every_steps == 0 or done == total_steps:
-                weights = lora.adapter_weights(model)
-                if not all(mx.isfinite(array).all().item() for array in weights.values()):
-                    raise _not_finite("a trained weight", done, settings)
+            if training.done % settings.checkpoint_every_steps == 0 or training.is_over:
                 os.fsync(log.fileno())  # before the checkpoint that counts on it
-                state = dict(tree_flatten(optimizer.state))
-                save(
-                    directory / "checkpoints",
-                    Checkpoint(done, log.tell(), weights, state, best, skipped_in_a_row),
-                    identity,
-                )
+                save(directory / "checkpoints", training.checkpoint(log.tell()), identity)
             if on_progress:
-                on_progress(total_steps=total_steps, **entry)
+                on_progress(total_steps=training.total_steps, **entry)
 
     model.eval()
-    if best:
-        model.load_weights(list(best.weights.items()), strict=False)
-    method.write(model, settings, directory / "adapter")
+    training.take_best()
+    training.method.write(model, settings, directory / "adapter")
     entries = [json.loads(line) for line in (directory / LOG).read_bytes().splitlines()]
     steps = [entry for entry in entries if entry["step"] > 0]
     trained = [entry for entry in steps if "loss" in entry]
     return TrainResult(
         adapter=directory / "adapter",
         steps=len(steps),
-        loss=trained[-1]["loss"] if trained else math.nan,
+        loss=trained[-1]["loss"] if trained else None,
         completion_tokens=sum(entry["completion_tokens"] for entry in trained),
         trainable_parameters=sum(array.size for array in lora.adapter_weights(model).values()),
-        packed=packed,
+        packed=training.packed,
         rows=fitted,
         skipped_steps=len(steps) - len(trained),
-        best=best,
+        best=training.best,
         resumed_from=first_step,
         warnings=tuple(warnings),
     )
+
+
+class _Training:
+    """A training in memory: the student, its optimizer, and where it stands. `done` counts optimizer steps."""
+
+    def __init__(self, model: nn.Module, rows: Sequence[Any], settings: Any, target_policy: Policy | None):
+        self.model, self.settings, self.method = model, settings, METHODS[settings.method]
+        self.method.attach(model, settings)
+        self._head, self.packed = output_head(model), can_pack(model)
+        self._soft = _soft_targets(settings.targets, target_policy, self.method.base_of(model, self._head))
+        self._validation, self.best = None, None
+        if settings.validation:
+            rows, held_out = hold_out(rows, settings.validation.percent)
+            batches = list(micro_batches(held_out, settings.row_tokens, self.packed))
+            self._validation, self.best = Validation(batches, settings.validation, self._soft), Best()
+        self._plan = BatchPlan(
+            rows,
+            rows_per_step=settings.rows_per_step,
+            row_tokens=settings.row_tokens,
+            packed=self.packed,
+            seed=settings.seed,
+        )
+        self.total_steps = settings.steps or settings.epochs * self._plan.steps_per_epoch
+        self.done = self._skipped_in_a_row = 0
+        self._optimizer = AdamW(
+            learning_rate=settings.learning_rate,
+            betas=list(settings.betas),
+            weight_decay=settings.weight_decay,
+            # Off by default in MLX, always on in PyTorch and Megatron. Without it the first update is 0.45 of a
+            # full one at betas (0.9, 0.95): a second warm-up that no recipe asked for.
+            bias_correction=True,
+        )
+        self._optimizer.init(model.trainable_parameters())
+
+    @property
+    def is_over(self) -> bool:
+        return self.done == self.total_steps or bool(self._validation and self._validation.is_over(self.best))
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        self.model.load_weights(list(checkpoint.adapter.items()), strict=False)
+        self._optimizer.state = tree_unflatten(list(checkpoint.optimizer.items()))
+        self.done, self.best = checkpoint.step, checkpoint.best
+        self._skipped_in_a_row = checkpoint.skipped_in_a_row
+
+    def checkpoint(self, log_bytes: int) -> Checkpoint:
+        """Raises WorkFailed for a weight that is not finite."""
+        weights = lora.adapter_weights(self.model)
+        if not all(mx.isfinite(array).all().item() for array in weights.values()):
+            raise self._not_finite("a trained weight is")
+        state = dict(tree_flatten(self._optimizer.state))
+        return Checkpoint(self.done, log_bytes, weights, state, self.best, self._skipped_in_a_row)
+
+    def measure_base(self) -> dict[str, Any]:
+        """A line of the log for the student before its first step: what it is to gain on."""
+        return {"step": 0, "validation": self._validate()}
+
+    def step(self) -> dict[str, Any]:
+        """One optimizer step and, where it is due, a validation. Returns its line of the log.
+
+        Raises WorkFailed where the loss or the gradient was not finite in too many steps in a row.
+        """
+        settings, number = self.settings, self.done
+        mx.random.seed(((settings.seed << 32) + number) % 2**64)  # dropout masks are a function of the step
+        batches = self._plan.batches(*divmod(number, self._plan.steps_per_epoch))
+        # Not under mx.compile: nearly every micro-batch has a shape of its own, and would compile anew.
+        loss, gradient = step_gradient(self.model, self._head, batches, self._soft)
+        gradient, norm = clip_grad_norm(tree_unflatten(list(gradient.items())), settings.clip_norm)
+        rate = learning_rate(
+            number,
+            self.total_steps,
+            peak=settings.learning_rate,
+            warmup_fraction=settings.warmup_fraction,
+            final_fraction=settings.final_fraction,
+        )
+        self.done += 1
+        entry: dict[str, Any] = {"step": self.done, "learning_rate": rate, "completion_tokens": loss.tokens}
+        if math.isfinite(loss.total) and math.isfinite(norm.item()):
+            self._skipped_in_a_row = 0
+            self._optimizer.learning_rate = rate
+            self._optimizer.update(self.model, gradient)
+            mx.eval(self.model.trainable_parameters(), self._optimizer.state)
+            entry |= {"loss": loss.total, **loss.terms, "gradient_norm": norm.item()}
+        else:
+            self._skipped_in_a_row += 1
+            entry["skipped"] = "gradient" if math.isfinite(loss.total) else "loss"
+            if self._skipped_in_a_row > MOST_SKIPPED:
+                raise self._not_finite(f"the {entry['skipped']} of {self._skipped_in_a_row} steps in a row was")
+        if self._validation and self._validation.is_due(self.done, self.total_steps):
+            entry["validation"] = self._validate()
+        return entry
+
+    def take_best(self) -> None:
+        """Where there is validation, make the best student the one that is written."""
+        if self.best:
+            self.model.load_weights(list(self.best.weights.items()), strict=False)
+
+    def _validate(self) -> dict[str, float]:
+        measured = self._validation.measure(self.model, self._head)
+        self.best.see(self.done, measured.get("loss"), lora.adapter_weights(self.model))
+        return measured
+
+    def _not_finite(self, what: str) -> WorkFailed:
+        return WorkFailed(
+            f"training stopped at step {self.done} of {self.total_steps}: {what} not finite. The last checkpoint is "
+            f"kept. If the base answers sensibly, try a train.learning_rate below {self.settings.learning_rate:g}; if "
+            "not, its weights are damaged"
+        )
 
 
 def _soft_targets(targets: str, policy: Policy | None, base: Any) -> Soft | None:
@@ -194,19 +239,6 @@ def _soft_targets(targets: str, policy: Policy | None, base: Any) -> Soft | None
     if policy is None:
         raise BadInput("train.targets is distribution: give target_policy, the policy that sampled the rows")
     return Soft(base, policy)
-
-
-def _optimizer(model: nn.Module, settings: Any) -> AdamW:
-    optimizer = AdamW(
-        learning_rate=settings.learning_rate,
-        betas=list(settings.betas),
-        weight_decay=settings.weight_decay,
-        # Off by default in MLX, always on in PyTorch and Megatron. Without it the first update is 0.45 of a
-        # full one at betas (0.9, 0.95): a second warm-up that no recipe asked for.
-        bias_correction=True,
-    )
-    optimizer.init(model.trainable_parameters())
-    return optimizer
 
 
 def _open_log(path: Path, size: int) -> BinaryIO:
@@ -225,11 +257,3 @@ def _open_log(path: Path, size: int) -> BinaryIO:
 
 def _write_entry(log: BinaryIO, entry: Mapping[str, Any]) -> None:
     log.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-
-
-def _not_finite(what: str, step: int, settings: Any) -> WorkFailed:
-    return WorkFailed(
-        f"training stopped at step {step}: {what}: not finite. The last checkpoint is kept, none is written with such "
-        f"numbers. If the base itself answers sensibly, a learning_rate below {settings.learning_rate:g} is worth a try; "
-        "else its weights are damaged"
-    )

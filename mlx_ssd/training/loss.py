@@ -96,7 +96,7 @@ def step_gradient(
         targets = _targets(batch, soft)  # before the student's activations take their room
         forward = forward_pass(model, head, batch)
         # Divided inside, not after: sums over thousands of tokens could overflow a float16 backward pass.
-        found = _head_gradient(model, head, forward.states, targets, tokens)
+        found = head_gradient(model, head, forward.states, targets, tokens)
         part = forward.gradient(found.of_states)
         del forward
         for name, more in found.of_head.items():
@@ -125,16 +125,16 @@ def mean_loss(model: nn.Module, head: Head | None, batches: Sequence[Batch], sof
 
 
 @dataclass(frozen=True)
-class _HeadGradient:
+class HeadGradient:
     loss: float
     kept: float
     of_states: mx.array  # [N, H]
     of_head: dict[str, mx.array]  # of the head's own trainable parameters, by their name in the model
 
 
-def _head_gradient(
+def head_gradient(
     model: nn.Module, head: Head | None, states: mx.array, targets: TargetsOf, divisor: int
-) -> _HeadGradient:
+) -> HeadGradient:
     """The loss from evaluated states [N, H], divided by `divisor`, and its gradients."""
     module = head.module(model) if head else nn.Module()
     logits_of = head.of(model) if head else _identity
@@ -162,7 +162,7 @@ def _head_gradient(
     finally:
         module.update(tree_unflatten(list(zip(names, parameters, strict=True))))
     paths = [f"{head.path}.{name}" for name in names] if head else []
-    return _HeadGradient(total, kept, mx.concatenate(of_states), dict(zip(paths, of_head, strict=True)))
+    return HeadGradient(total, kept, mx.concatenate(of_states), dict(zip(paths, of_head, strict=True)))
 
 
 def _chunks(positions: int, vocabulary: int) -> list[tuple[int, int]]:

@@ -58,8 +58,8 @@ def fit_rows(rows: Sequence[Any], max_length: int, too_long: str) -> Fitted:
             kept.append(row)
         elif too_long == "error":
             raise BadInput(
-                f"{name(row)} has {length(row)} tokens, {len(row.prompt_ids)} of them prompt, more than train.max_length "
-                f"{max_length}: raise it, or set train.too_long to drop or cut"
+                f"{name(row)} has {length(row)} tokens, {len(row.prompt_ids)} of them prompt, more than "
+                f"train.max_length {max_length}: raise it, or set train.too_long to drop or cut"
             )
         elif too_long == "cut" and room > 0:
             kept.append(TokenRow(row.problem_id, row.sample_index, row.prompt_ids, row.completion_ids[:room]))

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.decoding.policy_mlx import support
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.training.batches import Batch
-from mlx_ssd.training.forward import Head, completion_states
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,36 @@
-import random
 from collections import Counter
 
-import numpy as np
 import pytest
 
-from mlx_ssd.errors import BadInput
-from mlx_ssd.training.batches import BatchPlan, epoch_order, pad_rows
+from mlx_ssd.training.batches import BatchPlan, best_fit, pack_rows, pad_rows
 
 from .tiny import Row, make_rows
 
-
-def plan(rows, rows_per_step=4, rows_per_micro_batch=3, max_length=64, seed=0):
-    return BatchPlan(
-        rows,
-        rows_per_step=rows_per_step,
-        rows_per_micro_batch=rows_per_micro_batch,
-        max_length=max_length,
-        seed=seed,
-    )
+SHORT, LONG = Row("a", 0, [5, 6], [7, 8]), Row("b", 0, [9], [1, 2, 3, 4])
 
 
-def test_targets_are_exactly_the_completions():
-    short, long = Row("a", 0, [5, 6], [7, 8]), Row("b", 0, [9], [1, 2, 3, 4])
-    batch = pad_rows([short, long])
+def plan(rows, rows_per_step=4, row_tokens=40, packed=True, seed=0):
+    return BatchPlan(rows, rows_per_step=rows_per_step, row_tokens=row_tokens, packed=packed, seed=seed)
+
+
+def of_length(*lengths):
+    return [Row("p", i, [1], [2] * (length - 1)) for i, length in enumerate(lengths)]
+
+
+def test_targets_are_exactly_the_completions_padded():
+    batch = pad_rows([SHORT, LONG])
     assert batch.tokens.tolist() == [[5, 6, 7, 0], [9, 1, 2, 3]]
     assert batch.targets.tolist() == [7, 8, 1, 2, 3, 4]
     assert batch.positions.tolist() == [1, 2, 4, 5, 6, 7]
+    assert batch.documents == ()
+
+
+def test_targets_are_exactly_the_completions_packed():
+    batch = pack_rows([SHORT, LONG])
+    assert batch.tokens.tolist() == [[5, 6, 7, 9, 1, 2, 3]]
+    assert batch.targets.tolist() == [7, 8, 1, 2, 3, 4]
+    assert batch.positions.tolist() == [1, 2, 3, 4, 5, 6]
+    assert batch.documents == (3, 4)
 
 
 def test_target_count_has_no_pad_where_mlx_lm_counts_one_a_padded_row():
@@ -34,7 +39,7 @@ def test_target_count_has_no_pad_where_mlx_lm_counts_one_a_padded_row():
 
     rows = [row for row in make_rows(8) if len(row.completion_ids) > 1]
     completion_tokens = sum(len(row.completion_ids) for row in rows)
-    assert len(pad_rows(rows).targets) == completion_tokens
+    assert len(pad_rows(rows).targets) == len(pack_rows(rows).targets) == completion_tokens
 
     dataset = [([*row.prompt_ids, *row.completion_ids], len(row.prompt_ids)) for row in rows]
     tokens, spans = next(iterate_batches(dataset, batch_size=len(rows), max_seq_length=64))
@@ -42,61 +47,40 @@ def test_target_count_has_no_pad_where_mlx_lm_counts_one_a_padded_row():
     assert counted.item() > completion_tokens  # when this fails, mlx-lm is mended: say so in batches.py
 
 
-def test_an_epoch_trains_every_row_once_and_keeps_its_partial_step():
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_epoch_trains_every_row_once_and_keeps_its_partial_step(packed):
     rows = make_rows(10)
-    batches = plan(rows)
+    batches = plan(rows, packed=packed)
     assert batches.steps_per_epoch == 3
-    sizes = [[len(batch.tokens) for batch in batches.batches(0, step)] for step in range(3)]
-    assert sizes == [[3, 1], [3, 1], [2]]
-    targets = Counter()
-    for step in range(3):
-        for batch in batches.batches(0, step):
-            targets.update(batch.targets.tolist())
+    steps = [batches.batches(0, step) for step in range(3)]
+    counts = [sum(len(b.documents) if packed else len(b.tokens) for b in step) for step in steps]
+    assert counts == [4, 4, 2]
+    targets = Counter(token for step in steps for batch in step for token in batch.targets.tolist())
     assert targets == Counter(token for row in rows for token in row.completion_ids)
 
 
-def test_order_depends_on_seed_and_epoch_but_not_on_the_order_given():
-    rows = make_rows(20)
-    shuffled = random.Random(1).sample(rows, len(rows))
-    assert epoch_order(rows, 0, 0) == epoch_order(shuffled, 0, 0)
-    orders = [epoch_order(rows, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
-    assert orders[0] != rows
+def test_batches_do_not_depend_on_the_order_of_the_rows():
+    rows = make_rows(10)
+    one, other = plan(rows).batches(1, 1), plan(rows[::-1]).batches(1, 1)
+    assert [batch.tokens.tolist() for batch in one] == [batch.tokens.tolist() for batch in other]
 
 
-def test_order_is_pinned():
-    """A change here changes what every recipe trains on: raise the stage version with it."""
-    rows = [Row(name, 0, [1], [2]) for name in "abcdef"]
-    assert "".join(row.problem_id for row in epoch_order(rows, 7, 1)) == "cdfeba"
+def test_the_longest_goes_first_each_where_it_leaves_the_least_room():
+    packs = best_fit(of_length(6, 3, 9, 4, 5), row_tokens=10)
+    assert [[len(row.completion_ids) for row in pack] for pack in packs] == [[8, 2], [5, 4], [3]]
 
 
-def test_rows_of_a_step_are_grouped_by_length():
-    rows = [Row("p", i, [1], [2] * length) for i, length in enumerate([9, 1, 8, 2, 7, 3])]
-    batches = plan(rows, rows_per_step=6, rows_per_micro_batch=2).batches(0, 0)
-    assert [batch.tokens.shape[1] for batch in batches] == [2, 7, 9]
+def test_a_pack_keeps_to_its_size_but_for_one_longer_sample():
+    rows = make_rows(60)
+    packs = best_fit(rows, row_tokens=25)
+    assert sum(map(len, packs)) == 60
+    used = [sum(pack_rows(pack).documents) for pack in packs]
+    assert all(tokens <= 25 or len(pack) == 1 for tokens, pack in zip(used, packs, strict=True))
+    assert any(tokens > 25 for tokens in used)
+    fitting = sum(tokens for tokens in used if tokens <= 25)
+    assert fitting / 25 / sum(tokens <= 25 for tokens in used) > 0.8
 
 
-@pytest.mark.parametrize(
-    "row, words",
-    [
-        (Row("p/1", 4, [1] * 60, [2] * 5), ["65 tokens", "max_length 64"]),
-        (Row("p/1", 4, [], [2]), ["empty prompt or completion"]),
-        (Row("p/1", 4, [1], []), ["empty prompt or completion"]),
-    ],
-)
-def test_unusable_rows_are_named(row, words):
-    with pytest.raises(BadInput) as error:
-        plan([*make_rows(3), row])
-    for word in ["problem p/1", "sample 4", *words]:
-        assert word in str(error.value)
-
-
-def test_no_rows_are_refused():
-    with pytest.raises(BadInput, match="no training rows"):
-        plan([])
-
-
-def test_a_row_of_exactly_max_length_is_trained_whole():
-    [batch] = plan([Row("p", 0, [1] * 60, [2] * 4)]).batches(0, 0)
-    assert batch.tokens.shape == (1, 63)
-    assert np.array_equal(batch.positions, [59, 60, 61, 62])
+def test_padded_rows_are_of_like_length_and_within_the_size():
+    batches = plan(of_length(10, 2, 9, 3, 8, 4), rows_per_step=6, row_tokens=20, packed=False).batches(0, 0)
+    assert [batch.tokens.shape for batch in batches] == [(3, 3), (2, 8), (1, 9)]

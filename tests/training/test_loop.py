@@ -9,9 +9,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 import mlx_ssd.training.loop as loop
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
-from mlx_ssd.training.batches import pad_rows
+from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.loop import train
-from mlx_ssd.training.lora import adapter_weights, attach_lora
+from mlx_ssd.training.lora import adapter_weights, attach
 from mlx_ssd.training.loss import step_gradient
 
 from .tiny import Settings, make_rows, tiny_model
@@ -61,8 +61,8 @@ def test_one_step_equals_adamw_and_clipping_in_numpy(tmp_path):
     """B starts at zero, so in the first step A has no gradient and only decays, while B moves by the rate."""
     settings = Settings(epochs=1, rows_per_step=10, warmup_fraction=0, clip_norm=0.5)
     before = tiny_model()
-    attach_lora(before, settings)
-    _, gradient, _ = step_gradient(before, None, [pad_rows(ROWS)])
+    attach(before, settings)
+    _, gradient, _ = step_gradient(before, None, [pack_rows(ROWS)])
     start = {name: np.array(w, dtype=np.float64) for name, w in adapter_weights(before).items()}
     grads = {name: np.array(g, dtype=np.float64) for name, g in tree_flatten(gradient)}
     norm = math.sqrt(sum((g**2).sum() for g in grads.values()))

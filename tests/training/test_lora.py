@@ -7,9 +7,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.training.batches import pad_rows
+from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head
-from mlx_ssd.training.lora import adapter_off, adapter_weights, attach_lora, write_adapter
+from mlx_ssd.training.lora import adapter_off, adapter_weights, attach, write
 from mlx_ssd.training.loss import step_gradient
 
 from .tiny import CONFIG, Settings, make_rows, randomize_adapter, tiny_model, tiny_moe
@@ -22,7 +22,7 @@ LINEAR += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_attached_adapter_is_float32_everywhere_and_changes_nothing_yet(bits):
     base, model = tiny_model(bits=bits), tiny_model(bits=bits)
-    attach_lora(model, Settings())
+    attach(model, Settings())
     weights = adapter_weights(model)
     expected = {f"model.layers.{layer}.{name}.lora_{side}" for layer in (0, 1) for name in LINEAR for side in "ab"}
     assert set(weights) == expected
@@ -33,16 +33,16 @@ def test_attached_adapter_is_float32_everywhere_and_changes_nothing_yet(bits):
 def test_a_half_precision_base_keeps_float32_adapters():
     model = tiny_model()
     model.set_dtype(mx.bfloat16)
-    attach_lora(model, Settings())
-    _, gradient, _ = step_gradient(model, output_head(model), [pad_rows(make_rows(2))])
+    attach(model, Settings())
+    _, gradient = step_gradient(model, output_head(model), [pack_rows(make_rows(2))])
     assert {array.dtype for _, array in tree_flatten([adapter_weights(model), gradient])} == {mx.float32}
     assert model(PROBE).dtype == mx.bfloat16
 
 
 def test_gradients_are_the_adapters_alone():
     model, keys = tiny_model(), ["self_attn.q_proj", "mlp.down_proj"]
-    attach_lora(model, Settings(num_layers=1, keys=keys))
-    _, gradient, _ = step_gradient(model, output_head(model), [pad_rows(make_rows(3))])
+    attach(model, Settings(num_layers=1, keys=keys))
+    _, gradient = step_gradient(model, output_head(model), [pack_rows(make_rows(3))])
     assert {name for name, _ in tree_flatten(gradient)} == {
         f"model.layers.1.{name}.lora_{side}" for name in keys for side in "ab"
     }
@@ -50,7 +50,7 @@ def test_gradients_are_the_adapters_alone():
 
 def test_scale_multiplies_the_product_as_it_is():
     model = tiny_model()
-    attach_lora(model, Settings(scale=3.0))
+    attach(model, Settings(scale=3.0))
     randomize_adapter(model)
     layer, x = model.layers[0].mlp.up_proj, mx.random.normal((5, CONFIG["hidden_size"]))
     assert mx.allclose(layer(x), layer.linear(x) + 3.0 * (x @ layer.lora_a @ layer.lora_b), atol=1e-5)
@@ -60,7 +60,7 @@ def test_init_is_a_function_of_the_seed():
     def drawn(seed, before):
         model = tiny_model()
         mx.random.seed(before)
-        attach_lora(model, Settings(seed=seed))
+        attach(model, Settings(seed=seed))
         return {name: np.array(array) for name, array in adapter_weights(model).items()}
 
     one, again, other = drawn(1, before=5), drawn(1, before=6), drawn(2, before=5)
@@ -74,9 +74,9 @@ def test_init_is_a_function_of_the_seed():
 def test_mlx_lm_loads_the_written_adapter(tmp_path, bits, changes):
     settings = Settings(**changes)
     model = tiny_model(bits=bits)
-    attach_lora(model, settings)
+    attach(model, settings)
     randomize_adapter(model)
-    write_adapter(model, settings, tmp_path / "adapter")
+    write(model, settings, tmp_path / "adapter")
 
     loaded = load_adapters(tiny_model(bits=bits), str(tmp_path / "adapter"))
     assert mx.array_equal(loaded(PROBE), model(PROBE))
@@ -104,9 +104,9 @@ def test_mlx_lm_load_takes_model_and_adapter_folders(tmp_path):
     tokenizer.save_pretrained(base)
 
     model = tiny_model()
-    attach_lora(model, Settings())
+    attach(model, Settings())
     randomize_adapter(model)
-    write_adapter(model, Settings(), tmp_path / "adapter")
+    write(model, Settings(), tmp_path / "adapter")
     loaded, _ = load(str(base), adapter_path=str(tmp_path / "adapter"))
     assert mx.array_equal(loaded(PROBE), model(PROBE))
 
@@ -114,14 +114,14 @@ def test_mlx_lm_load_takes_model_and_adapter_folders(tmp_path):
 @pytest.mark.parametrize("keys, word", [(["self_attn.qproj"], "self_attn.qproj"), (["mlp"], "MLP")])
 def test_keys_that_fit_no_linear_layer_are_refused(keys, word):
     with pytest.raises(BadInput, match=word):
-        attach_lora(tiny_model(), Settings(keys=keys))
+        attach(tiny_model(), Settings(keys=keys))
 
 
 def test_a_second_adapter_is_refused():
     model = tiny_model()
-    attach_lora(model, Settings())
+    attach(model, Settings())
     with pytest.raises(BadInput, match="adapter already"):
-        attach_lora(model, Settings())
+        attach(model, Settings())
 
 
 HEAD_AND_EMBEDDING = ["lm_head", "model.embed_tokens", "self_attn.q_proj", "mlp.down_proj"]
@@ -138,9 +138,9 @@ MODELS = {
 @pytest.mark.parametrize("build, settings", MODELS.values(), ids=MODELS.keys())
 def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings):
     bare = build().eval()
-    head, states = output_head(bare), bare.model(PROBE)
+    head, states = output_head(bare).of(bare), bare.model(PROBE)
     model = build()
-    attach_lora(model, settings)
+    attach(model, settings)
     randomize_adapter(model)
     late_head = output_head(model.eval())
     model.train()
@@ -153,7 +153,7 @@ def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings)
         assert not model.training and not model.layers[0].training
         assert mx.array_equal(model(PROBE), bare(PROBE))
         assert mx.array_equal(model.model(PROBE), states)
-        assert mx.array_equal(late_head(model.model(PROBE)), head(states))
+        assert mx.array_equal(late_head.of(model)(model.model(PROBE)), head(states))
     assert model.training and len(adapter_weights(model)) > 0
     assert mx.array_equal(model(PROBE), on), "on again, and no random number was drawn by dropout meanwhile"
     assert mx.array_equal(mx.random.uniform(shape=(3,)), after)
@@ -161,7 +161,7 @@ def test_with_the_adapter_off_the_model_is_its_base_bit_for_bit(build, settings)
 
 def test_the_adapter_is_on_again_after_an_exception():
     model = tiny_model()
-    attach_lora(model, Settings())
+    attach(model, Settings())
     randomize_adapter(model)
     model.eval()
     before, weights = model(PROBE), set(adapter_weights(model))

@@ -10,12 +10,12 @@ from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import train as stage
 from mlx_ssd.training import targets
-from mlx_ssd.training.batches import pad_rows
-from mlx_ssd.training.forward import completion_logits, output_head
+from mlx_ssd.training.batches import pack_rows
+from mlx_ssd.training.forward import completion_states, output_head
 from mlx_ssd.training.loop import train
-from mlx_ssd.training.lora import attach_lora
-from mlx_ssd.training.loss import completion_loss, soft_cross_entropy, step_gradient
-from mlx_ssd.training.targets import SoftTargets, soft_targets
+from mlx_ssd.training.lora import attach, base_of
+from mlx_ssd.training.loss import Soft, cross_entropy, mean_loss, step_gradient
+from mlx_ssd.training.targets import Targets, soft_targets, token_targets
 
 from .tiny import CONFIG, Row, Settings, make_rows, randomize_adapter, tiny_model
 
@@ -34,7 +34,7 @@ each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.
 def student(*, size=0.1, **model):
     """(model, head): a base with an adapter that has moved it, by `size`, from where it began."""
     model = tiny_model(**model)
-    attach_lora(model, Settings())
+    attach(model, Settings())
     head = output_head(model)
     if size:
         randomize_adapter(model, size)
@@ -65,7 +65,7 @@ def test_targets_are_the_policy_on_the_base_however_far_the_student_has_moved(po
     monkeypatch.setattr(targets, "POSITIONS_AT_A_TIME", chunk)
     model, head = student(size=0.5)
     rows = make_rows(6)
-    soft = soft_targets(model, head, pad_rows(rows), policy)
+    soft = soft_targets(model, head, pack_rows(rows), policy)
     assert soft.ids.shape[1] == (1 if policy.greedy else policy.top_k or CONFIG["vocab_size"])
     found, expected = dense(soft), base_distribution(rows, policy)
     assert np.allclose(found.sum(-1), 1, atol=1e-6)
@@ -96,7 +96,7 @@ def test_loss_and_gradient_equal_pytorchs(policy):
 
 def test_adapter_gradient_equals_finite_differences():
     model, head = student()
-    batch = pad_rows(make_rows(3))
+    batch = pack_rows(make_rows(3))
     _, gradient, tokens = step_gradient(model, head, [batch], PAPER)
     soft = soft_targets(model, head, batch, PAPER)
     for name in ["model.layers.0.self_attn.q_proj.lora_a", "model.layers.1.mlp.down_proj.lora_b"]:
@@ -121,7 +121,7 @@ def test_one_hot_targets_are_the_tokens_loss():
             ids.append(base(mx.array([ids]))[0, -1].argmax().item())
         rows.append(Row("p", len(rows), prompt, ids[len(prompt) :]))
     model, head = student()
-    batches = [pad_rows(rows)]
+    batches = [pack_rows(rows)]
     soft, hard = step_gradient(model, head, batches, DecodingPolicy(0)), step_gradient(model, head, batches)
     assert soft[0] == pytest.approx(hard[0], rel=1e-6) and soft[2] == hard[2] == 24
     for (name, a), (_, b) in zip(tree_flatten(soft[1]), tree_flatten(hard[1]), strict=True):
@@ -132,8 +132,8 @@ def test_one_hot_targets_are_the_tokens_loss():
 def test_the_cut_into_micro_batches_does_not_matter(policy):
     model, head = student()
     rows = make_rows(7)
-    whole = step_gradient(model, head, [pad_rows(rows)], policy)
-    parts = step_gradient(model, head, [pad_rows(rows[:1]), pad_rows(rows[1:3]), pad_rows(rows[3:])], policy)
+    whole = step_gradient(model, head, [pack_rows(rows)], policy)
+    parts = step_gradient(model, head, [pack_rows(rows[:1]), pack_rows(rows[1:3]), pack_rows(rows[3:])], policy)
     assert parts[0] == pytest.approx(whole[0], rel=1e-5) and parts[2] == whole[2]
     for (name, a), (_, b) in zip(tree_flatten(whole[1]), tree_flatten(parts[1]), strict=True):
         assert mx.abs(a).max() > 1e-4, name
@@ -144,7 +144,7 @@ def test_at_the_start_only_temperature_and_truncation_give_a_gradient():
     """Eq. 9 of the paper: at T 1 without truncation the student starts at the optimum, its loss the entropy."""
     model, head = student(size=0)
     rows = make_rows(6)
-    batch = pad_rows(rows)
+    batch = pack_rows(rows)
 
     def largest(policy):
         _, gradient, _ = step_gradient(model, head, [batch], policy)
@@ -197,7 +197,7 @@ def test_the_stage_depends_on_the_sampling_policy_with_soft_targets_alone():
 
 def test_logits_of_the_student_are_untouched_by_the_targets():
     model, head = student(size=0.5)
-    batch = pad_rows(make_rows(4))
+    batch = pack_rows(make_rows(4))
     before = completion_logits(model, head, batch)
     soft_targets(model, head, batch, PAPER)
     assert mx.array_equal(completion_logits(model, head, batch), before)

@@ -8,16 +8,10 @@ import mlx.nn as nn
 from mlx_lm.models import qwen3, qwen3_moe
 
 from mlx_ssd.training.lora import adapter_weights
+from tests.architectures import COMMON, MOE
 
-CONFIG = {
+CONFIG = COMMON | {
     "model_type": "qwen3",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-6,
     "vocab_size": 96,
     "max_position_embeddings": 128,
     "rope_theta": 10000.0,
@@ -87,9 +81,7 @@ def tiny_model(*, tied: bool = True, bits: int | None = None, seed: int = 0) -> 
 def tiny_moe() -> qwen3_moe.Model:
     """The same with eight experts, two a token, in each layer's place of the MLP."""
     mx.random.seed(0)
-    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
-    where = {"decoder_sparse_step": 1, "mlp_only_layers": [], "model_type": "qwen3_moe"}
-    model = qwen3_moe.Model(qwen3_moe.ModelArgs.from_dict(CONFIG | experts | where))
+    model = qwen3_moe.Model(qwen3_moe.ModelArgs.from_dict(CONFIG | MOE | {"model_type": "qwen3_moe"}))
     model.apply(lambda array: array if array.ndim < 2 else 0.3 * mx.random.normal(array.shape))
     mx.eval(model.parameters())
     return model
@@ -101,11 +93,11 @@ def randomize_adapter(model: nn.Module, size: float = 0.2) -> None:
     model.load_weights([(name, size * mx.random.normal(w.shape)) for name, w in weights.items()], strict=False)
 
 
-def make_rows(count: int = 10, seed: int = 0) -> list[Row]:
-    """Prompts of 1 to 12 tokens, completions of 1 to 20: lengths as uneven as they come."""
+def make_rows(count: int = 10, seed: int = 0, longest: int = 20) -> list[Row]:
+    """Prompts of 1 to 12 tokens, completions of 1 to `longest`: lengths as uneven as they come."""
     draw = random.Random(seed)
 
     def ids(longest: int) -> list[int]:
         return [draw.randrange(1, CONFIG["vocab_size"]) for _ in range(draw.randint(1, longest))]
 
-    return [Row(f"problem/{i // 2}", i % 2, ids(12), ids(20)) for i in range(count)]
+    return [Row(f"problem/{i // 2}", i % 2, ids(12), ids(longest)) for i in range(count)]
