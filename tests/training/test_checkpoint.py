@@ -3,10 +3,15 @@ import pytest
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.training.checkpoint import Checkpoint, load_latest, save
+from mlx_ssd.training.validation import Best
 
 
-def checkpoint(step):
-    return Checkpoint(step, 100 * step, {"a": mx.full((3,), step)}, {"step": mx.array(step, mx.uint64)})
+A = {"train": {"rank": 8, "betas": (0.9, 0.95)}, "inputs": {"rows": "abc"}}
+B = {"train": {"rank": 16, "betas": (0.9, 0.95)}, "inputs": {"rows": "abd"}}
+
+
+def checkpoint(step, best=None):
+    return Checkpoint(step, 100 * step, {"a": mx.full((3,), step)}, {"step": mx.array(step, mx.uint64)}, best, 1)
 
 
 def names(directory):
@@ -17,27 +22,40 @@ def names(directory):
 def directory(tmp_path):
     """Checkpoints of steps 4 and 6, after one of step 2."""
     for step in (2, 4, 6):
-        save(tmp_path, checkpoint(step), "recipe-a")
+        save(tmp_path, checkpoint(step), A)
     return tmp_path
 
 
 def test_the_last_two_are_kept_and_the_newest_is_read_back(directory):
     assert names(directory) == ["step-00000004", "step-00000006"]
-    found, warnings = load_latest(directory, "recipe-a")
+    found, warnings = load_latest(directory, A)
     assert (found.step, found.log_bytes, warnings) == (6, 600, [])
     assert found.adapter["a"].tolist() == [6, 6, 6]
+    assert found.best is None and found.skipped_in_a_row == 1
     assert (found.optimizer["step"].item(), found.optimizer["step"].dtype) == (6, mx.uint64)
 
 
+def test_the_best_student_so_far_is_kept_with_it(tmp_path):
+    earlier = Best(4, 1.25, 2, {"a": mx.full((3,), 4)})
+    save(tmp_path, checkpoint(6, earlier), A)
+    best = load_latest(tmp_path, A)[0].best
+    assert (best.step, best.loss, best.worse_since, best.weights["a"].tolist()) == (4, 1.25, 2, [4, 4, 4])
+    newest = Best(8, 1.0, 0, {"a": mx.full((3,), 8)})
+    save(tmp_path, checkpoint(8, newest), A)
+    assert not (tmp_path / "step-00000008" / "best.safetensors").exists(), "it is the adapter itself"
+    assert load_latest(tmp_path, A)[0].best.weights["a"].tolist() == [8, 8, 8]
+
+
 def test_an_empty_or_missing_directory_has_none(tmp_path):
-    assert load_latest(tmp_path, "x") == (None, [])
-    assert load_latest(tmp_path / "missing", "x") == (None, [])
+    assert load_latest(tmp_path, A) == (None, [])
+    assert load_latest(tmp_path / "missing", A) == (None, [])
 
 
-def test_another_recipes_checkpoint_is_refused_naming_both(directory):
+def test_another_recipes_checkpoint_is_refused_naming_what_differs(directory):
     with pytest.raises(BadInput) as error:
-        load_latest(directory, "recipe-b")
-    assert "recipe-a" in str(error.value) and "recipe-b" in str(error.value)
+        load_latest(directory, B)
+    assert "train.rank is 8 there and 16 here, inputs.rows is abc there and abd here" in str(error.value)
+    assert "betas" not in str(error.value), "a tuple is a list in JSON"
 
 
 def flip_a_bit(path):
@@ -59,19 +77,19 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_newest_one_falls_back_with_a_warning(directory, damage):
     damage(directory / "step-00000006")
-    found, [warning] = load_latest(directory, "recipe-a")
+    found, [warning] = load_latest(directory, A)
     assert found.step == 4
     assert "step-00000006 is damaged" in warning
 
 
 def test_a_damaged_one_is_replaced_and_never_pushes_out_a_good_one(directory):
     flip_a_bit(directory / "step-00000006" / "adapter.safetensors")
-    save(directory, checkpoint(5), "recipe-a")
+    save(directory, checkpoint(5), A)
     assert names(directory) == ["step-00000004", "step-00000005"]
-    save(directory, checkpoint(6), "recipe-a")
+    save(directory, checkpoint(6), A)
     flip_a_bit(directory / "step-00000006" / "adapter.safetensors")
-    save(directory, checkpoint(6), "recipe-a")
-    assert load_latest(directory, "recipe-a")[0].step == 6
+    save(directory, checkpoint(6), A)
+    assert load_latest(directory, A)[0].step == 6
     assert names(directory) == ["step-00000005", "step-00000006"]
 
 
@@ -89,6 +107,6 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_old_ones(directory, monkeypatc
 
     monkeypatch.setattr("mlx_ssd.training.arrays.open", FullDisk, raising=False)
     with pytest.raises(OSError, match="No space left"):
-        save(directory, checkpoint(8), "recipe-a")
+        save(directory, checkpoint(8), A)
     monkeypatch.undo()
-    assert load_latest(directory, "recipe-a")[0].step == 6
+    assert load_latest(directory, A)[0].step == 6

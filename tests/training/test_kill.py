@@ -27,7 +27,7 @@ def start(directory, targets):
     # An LD_PRELOADed BLAS may split its sums otherwise from run to run; the bundled one does not.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, str(Path(__file__).with_name("train_child.py")), str(directory), targets]
+    command = [sys.executable, "-m", "tests.training.train_child", str(directory), targets]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -110,7 +110,7 @@ def test_death_before_every_other_file_operation(tmp_path):
     settings, rows = Settings(epochs=1, rows_per_step=1, checkpoint_every_steps=1), make_rows(3)
 
     def run(directory):
-        return train(tiny_model(), rows, settings, directory, "f")
+        return train(tiny_model(), rows, settings, directory, {})
 
     run(tmp_path / "whole")
     whole = snapshot(tmp_path / "whole")
@@ -132,14 +132,14 @@ def test_death_before_every_other_file_operation(tmp_path):
 
 def test_death_while_a_damaged_checkpoint_is_replaced(tmp_path):
     settings, rows = Settings(epochs=1, rows_per_step=1, checkpoint_every_steps=1), make_rows(3)
-    train(tiny_model(), rows, settings, tmp_path, "f")
+    train(tiny_model(), rows, settings, tmp_path, {})
     whole = snapshot(tmp_path)
     for operations in range(5, 60, 5):
         (tmp_path / "checkpoints" / "step-00000003" / "state.json").write_text("torn")
         try:
             with lifetime(operations):
-                train(tiny_model(), rows, settings, tmp_path, "f")
+                train(tiny_model(), rows, settings, tmp_path, {})
         except Died:
             pass
-        assert train(tiny_model(), rows, settings, tmp_path, "f").resumed_from >= 2
+        assert train(tiny_model(), rows, settings, tmp_path, {}).resumed_from >= 2
         assert snapshot(tmp_path) == whole

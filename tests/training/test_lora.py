@@ -170,3 +170,16 @@ def test_the_adapter_is_on_again_after_an_exception():
             raise KeyboardInterrupt
     assert mx.array_equal(model(PROBE), before)
     assert set(adapter_weights(model)) == weights and not model.training
+
+
+def test_experts_wear_adapters_only_when_asked(tmp_path):
+    plain, with_experts = tiny_moe(), tiny_moe()
+    attach(plain, Settings(experts=False))
+    attach(with_experts, Settings(experts=True))
+    names, more = set(adapter_weights(plain)), set(adapter_weights(with_experts))
+    assert names < more and all("switch_mlp" in name for name in more - names)
+    assert not any("switch_mlp" in name for name in names)
+    randomize_adapter(plain)
+    write(plain, Settings(experts=False), tmp_path / "adapter")
+    loaded = load_adapters(tiny_moe(), str(tmp_path / "adapter"))
+    assert mx.array_equal(loaded(PROBE), plain.eval()(PROBE))

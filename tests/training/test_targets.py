@@ -3,19 +3,19 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import train as stage
-from mlx_ssd.training import targets
+from mlx_ssd.training import full, targets
 from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import completion_states, output_head
 from mlx_ssd.training.loop import train
 from mlx_ssd.training.lora import attach, base_of
 from mlx_ssd.training.loss import Soft, cross_entropy, mean_loss, step_gradient
-from mlx_ssd.training.targets import Targets, soft_targets, token_targets
+from mlx_ssd.training.targets import Targets, soft_targets
 
 from .tiny import CONFIG, Row, Settings, make_rows, randomize_adapter, tiny_model
 
@@ -32,13 +32,13 @@ each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.
 
 
 def student(*, size=0.1, **model):
-    """(model, head): a base with an adapter that has moved it, by `size`, from where it began."""
+    """(model, head, base): a base with an adapter that has moved it, by `size`, from where it began."""
     model = tiny_model(**model)
     attach(model, Settings())
     head = output_head(model)
     if size:
         randomize_adapter(model, size)
-    return model, head
+    return model, head, base_of(model, head)
 
 
 def dense(soft):
@@ -60,13 +60,14 @@ def base_distribution(rows, policy):
 
 
 @each_policy
-@pytest.mark.parametrize("chunk", [256, 7])
-def test_targets_are_the_policy_on_the_base_however_far_the_student_has_moved(policy, chunk, monkeypatch):
-    monkeypatch.setattr(targets, "POSITIONS_AT_A_TIME", chunk)
-    model, head = student(size=0.5)
+def test_targets_are_the_policy_on_the_base_however_far_the_student_has_moved(policy):
+    _, _, base = student(size=0.5)
     rows = make_rows(6)
-    soft = soft_targets(model, head, pack_rows(rows), policy)
+    batch = pack_rows(rows)
+    soft = soft_targets(base, batch, policy)(0, len(batch.targets))
     assert soft.ids.shape[1] == (1 if policy.greedy else policy.top_k or CONFIG["vocab_size"])
+    part = soft_targets(base, batch, policy)(3, 10)
+    assert mx.array_equal(part.ids, soft.ids[3:10]) and not part.broken.any()
     found, expected = dense(soft), base_distribution(rows, policy)
     assert np.allclose(found.sum(-1), 1, atol=1e-6)
     same = ((found > 0) == (expected > 0)).all(-1)
@@ -83,9 +84,9 @@ def test_loss_and_gradient_equal_pytorchs(policy):
     expected = torch.nn.functional.cross_entropy(student, q, reduction="sum")
     expected.backward()
 
-    ids, weights, _ = targets.support(policy, base)
-    soft = SoftTargets(ids, weights.astype(mx.float32) / weights.sum(-1, keepdims=True).astype(mx.float32))
-    loss, gradient = mx.value_and_grad(soft_cross_entropy)(moved, soft)
+    ids, weights, broken = targets.support(policy, base)
+    soft = Targets(ids, weights.astype(mx.float32) / weights.sum(-1, keepdims=True).astype(mx.float32), broken)
+    loss, gradient = mx.value_and_grad(lambda logits: cross_entropy(logits, soft)[0])(moved)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert np.allclose(np.array(gradient), student.grad.numpy(), atol=1e-5)
     outside = q.numpy() == 0
@@ -95,19 +96,18 @@ def test_loss_and_gradient_equal_pytorchs(policy):
 
 
 def test_adapter_gradient_equals_finite_differences():
-    model, head = student()
-    batch = pack_rows(make_rows(3))
-    _, gradient, tokens = step_gradient(model, head, [batch], PAPER)
-    soft = soft_targets(model, head, batch, PAPER)
+    model, head, base = student()
+    batch, soft = pack_rows(make_rows(3)), Soft(base, PAPER)
+    _, gradient = step_gradient(model, head, [batch], soft)
     for name in ["model.layers.0.self_attn.q_proj.lora_a", "model.layers.1.mlp.down_proj.lora_b"]:
         start = dict(tree_flatten(model.trainable_parameters()))[name]
-        direction = mx.sign(dict(tree_flatten(gradient))[name])
+        direction = mx.sign(gradient[name])
         losses = []
         for step in (1e-3, -1e-3):
             model.load_weights([(name, start + step * direction)], strict=False)
-            losses.append(completion_loss(model, head, batch, soft).item() / tokens)
+            losses.append(mean_loss(model, head, [batch], soft).total)
         model.load_weights([(name, start)], strict=False)
-        slope = (dict(tree_flatten(gradient))[name] * direction).sum().item()
+        slope = (gradient[name] * direction).sum().item()
         assert slope > 1e-3
         assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(slope, rel=0.02)
 
@@ -120,40 +120,30 @@ def test_one_hot_targets_are_the_tokens_loss():
         for _ in range(8):
             ids.append(base(mx.array([ids]))[0, -1].argmax().item())
         rows.append(Row("p", len(rows), prompt, ids[len(prompt) :]))
-    model, head = student()
+    model, head, base = student()
     batches = [pack_rows(rows)]
-    soft, hard = step_gradient(model, head, batches, DecodingPolicy(0)), step_gradient(model, head, batches)
-    assert soft[0] == pytest.approx(hard[0], rel=1e-6) and soft[2] == hard[2] == 24
-    for (name, a), (_, b) in zip(tree_flatten(soft[1]), tree_flatten(hard[1]), strict=True):
-        assert mx.abs(b).max() > 1e-4 and mx.allclose(a, b, rtol=1e-4, atol=1e-6), name
-
-
-@pytest.mark.parametrize("policy", [PAPER, DecodingPolicy(1.2, top_p=0.9)], ids=["top-k", "no top-k"])
-def test_the_cut_into_micro_batches_does_not_matter(policy):
-    model, head = student()
-    rows = make_rows(7)
-    whole = step_gradient(model, head, [pack_rows(rows)], policy)
-    parts = step_gradient(model, head, [pack_rows(rows[:1]), pack_rows(rows[1:3]), pack_rows(rows[3:])], policy)
-    assert parts[0] == pytest.approx(whole[0], rel=1e-5) and parts[2] == whole[2]
-    for (name, a), (_, b) in zip(tree_flatten(whole[1]), tree_flatten(parts[1]), strict=True):
-        assert mx.abs(a).max() > 1e-4, name
-        assert mx.allclose(a, b, rtol=1e-3, atol=1e-5), name
+    soft, soft_gradient = step_gradient(model, head, batches, Soft(base, DecodingPolicy(0)))
+    hard, gradient = step_gradient(model, head, batches)
+    assert soft.total == pytest.approx(hard.total, rel=1e-6) and soft.tokens == hard.tokens == 24
+    for name, expected in gradient.items():
+        assert mx.abs(expected).max() > 1e-4 and mx.allclose(soft_gradient[name], expected, rtol=1e-4, atol=1e-6), name
 
 
 def test_at_the_start_only_temperature_and_truncation_give_a_gradient():
     """Eq. 9 of the paper: at T 1 without truncation the student starts at the optimum, its loss the entropy."""
-    model, head = student(size=0)
+    model, head, base = student(size=0)
     rows = make_rows(6)
     batch = pack_rows(rows)
 
     def largest(policy):
-        _, gradient, _ = step_gradient(model, head, [batch], policy)
-        return max(mx.abs(g).max().item() for _, g in tree_flatten(gradient))
+        _, gradient = step_gradient(model, head, [batch], Soft(base, policy))
+        return max(mx.abs(g).max().item() for g in gradient.values())
 
     plain = DecodingPolicy(1.0)
     p = base_distribution(rows, plain)
-    loss, _, tokens = step_gradient(model, head, [batch], plain)
-    assert loss == pytest.approx(-(p * np.log(p)).sum() / tokens, rel=1e-5)
+    loss, _ = step_gradient(model, head, [batch], Soft(base, plain))
+    assert loss.total == pytest.approx(-(p * np.log(p)).sum() / loss.tokens, rel=1e-5)
+    assert loss.kept_mass == pytest.approx(0, abs=1e-6), "nothing is cut off"
     assert largest(plain) < 1e-4
     for policy in (DecodingPolicy(1.6), DecodingPolicy(1.0, top_k=20), DecodingPolicy(1.0, top_p=0.8)):
         assert largest(policy) > 1e-2
@@ -162,9 +152,9 @@ def test_at_the_start_only_temperature_and_truncation_give_a_gradient():
 def test_a_token_ruled_out_by_minus_infinity_costs_nothing():
     """Among the k best stands one of probability 0, where the student's logit is -inf too."""
     logits = mx.array([[1.0, 0.5, -mx.inf, -mx.inf]])
-    ids, weights, _ = targets.support(DecodingPolicy(1.0, top_k=3), logits)
-    soft = SoftTargets(ids, weights / weights.sum())
-    loss, gradient = mx.value_and_grad(soft_cross_entropy)(logits, soft)
+    ids, weights, broken = targets.support(DecodingPolicy(1.0, top_k=3), logits)
+    soft = Targets(ids, weights / weights.sum(), broken)
+    loss, gradient = mx.value_and_grad(lambda logits: cross_entropy(logits, soft)[0])(logits)
     assert loss.item() == pytest.approx(0.6628, abs=1e-3)  # the entropy of softmax(1, 0.5)
     assert mx.abs(gradient).max() < 1e-5
 
@@ -173,7 +163,7 @@ def test_a_base_without_a_distribution_stops_the_training(tmp_path):
     model = tiny_model(tied=False)
     model.lm_head.weight[5] = mx.nan
     with pytest.raises(WorkFailed, match=r"no distribution at \d+ of \d+ completion positions.*float32"):
-        train(model, make_rows(4), Settings(targets="distribution"), tmp_path, "f", target_policy=PAPER)
+        train(model, make_rows(4), Settings(targets="distribution"), tmp_path, {}, target_policy=PAPER)
     assert "lora_a" in model.layers[0].mlp.up_proj
 
 
@@ -182,7 +172,7 @@ def test_a_base_without_a_distribution_stops_the_training(tmp_path):
 )
 def test_targets_that_cannot_be_made_are_refused_before_anything_is_written(tmp_path, name, policy, word):
     with pytest.raises(BadInput, match=word):
-        train(tiny_model(), make_rows(4), Settings(targets=name), tmp_path, "f", target_policy=policy)
+        train(tiny_model(), make_rows(4), Settings(targets=name), tmp_path, {}, target_policy=policy)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,9 +185,25 @@ def test_the_stage_depends_on_the_sampling_policy_with_soft_targets_alone():
         assert (stage.settings(one) != stage.settings(other)) == depends
 
 
-def test_logits_of_the_student_are_untouched_by_the_targets():
-    model, head = student(size=0.5)
+def test_the_student_is_untouched_by_the_targets():
+    model, head, base = student(size=0.5)
     batch = pack_rows(make_rows(4))
-    before = completion_logits(model, head, batch)
-    soft_targets(model, head, batch, PAPER)
-    assert mx.array_equal(completion_logits(model, head, batch), before)
+    before = completion_states(model, head, batch)
+    soft_targets(base, batch, PAPER)(0, 5)
+    assert mx.array_equal(completion_states(model, head, batch), before)
+
+
+def test_full_fine_tuning_takes_its_targets_from_the_weights_it_began_with():
+    model = tiny_model()
+    full.attach(model, Settings(method="full"))
+    head = output_head(model)
+    base = full.base_of(model, head)
+    rows = make_rows(6)
+    batch = pack_rows(rows)
+    before = soft_targets(base, batch, PAPER)(0, len(batch.targets))
+    model.update(tree_map(lambda weight: weight + 0.1 * mx.random.normal(weight.shape), model.parameters()))
+    moved = completion_states(model, head, batch)
+    after = soft_targets(base, batch, PAPER)(0, len(batch.targets))
+    assert mx.array_equal(after.ids, before.ids) and mx.array_equal(after.probabilities, before.probabilities)
+    assert mx.array_equal(completion_states(model, head, batch), moved), "the student is where it was"
+    assert np.allclose(dense(before).sum(-1), 1, atol=1e-6)

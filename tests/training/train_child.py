@@ -2,10 +2,9 @@
 
 import sys
 
-from tiny import Settings, make_rows, tiny_model
-
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.training.loop import train
+from tests.training.tiny import Settings, make_rows, tiny_model
 
 SETTINGS = Settings(targets=sys.argv[2], epochs=10, checkpoint_every_steps=2, dropout=0.1)
 
@@ -15,7 +14,7 @@ if __name__ == "__main__":
         make_rows(10),
         SETTINGS,
         sys.argv[1],
-        fingerprint="kill",
+        identity={},
         on_progress=lambda **progress: print(progress["step"], flush=True),
         target_policy=DecodingPolicy(1.6, 20, 0.8),
     )
