@@ -22,7 +22,8 @@ TIMEOUT = 900.0
 
 def environment(blas: str = "bundled") -> dict[str, str]:
     """Stage processes with the wheel's own BLAS, whose results do not depend on the batch."""
-    return os.environ | {"MLX_SSD_BLAS": blas}
+    own = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return own | {"MLX_SSD_BLAS": blas}
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,10 +1,7 @@
 """Killed at any moment and run again, a training ends in the same bytes as one that was never killed."""
 
-import os
-import random
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +10,13 @@ import pytest
 from mlx_ssd.storage import atomic_directory
 from mlx_ssd.training.loop import train
 
+from tests import faults
+
 from .tiny import Settings, make_rows, tiny_model
+from .train_child import STEPS
 
 ROOT = Path(__file__).parents[2]
+KILLS = {"tokens": 14, "distribution": 6}
 TOUCHES_FILES = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 
 
@@ -23,35 +24,36 @@ def snapshot(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def start(directory, targets):
-    # An LD_PRELOADed BLAS may split its sums otherwise from run to run; the bundled one does not.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "tests.training.train_child", str(directory), targets]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+def command(directory, targets):
+    return [sys.executable, "-m", "tests.training.train_child", str(directory), targets]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", ["tokens", "distribution"])
-def test_sigkill_at_random_moments(tmp_path, targets):
-    whole = start(tmp_path / "whole", targets)
-    assert (len(whole.communicate()[0].splitlines()), whole.returncode) == (30, 0)
+def test_twenty_kills_between_them(tmp_path, targets):
+    """The wheel's own BLAS: one that is preloaded may split its sums otherwise from run to run."""
 
-    draw, killed_at = random.Random(0), []
-    for _ in range(3):
-        child = start(tmp_path / "killed", targets)
-        for _ in range(draw.randint(1, 8)):
-            step = child.stdout.readline()
-        time.sleep(draw.uniform(0, 0.03))  # some steps and a checkpoint fit in
-        child.kill()
-        child.communicate()
-        assert child.returncode == -9, "the training ended before it could be killed"
-        killed_at.append(int(step))
-    last = start(tmp_path / "killed", targets)
-    first_line = int(last.communicate()[0].split()[0])
-    assert last.returncode == 0
-    assert first_line > 1 and max(killed_at) > 5, "no resume took place"
-    assert snapshot(tmp_path / "killed") == snapshot(tmp_path / "whole")
+    def run(directory):
+        finished = subprocess.run(
+            command(directory, targets), capture_output=True, text=True, env=faults.environment(), cwd=ROOT
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout.split()
+
+    assert len(run(tmp_path / "whole")) == STEPS
+    whole, log = snapshot(tmp_path / "whole"), tmp_path / "killed" / "train_log.jsonl"
+    hit = faults.kill(
+        command(tmp_path / "killed", targets),
+        lambda: log.stat().st_size if log.exists() else 0,
+        len(whole[Path("train_log.jsonl")]),
+        kills=KILLS[targets],
+        seed=0,
+        own_work=True,
+    )
+    assert hit >= 0.9 * KILLS[targets], "the kills must hit a process at work"
+    first_step = int(run(tmp_path / "killed")[0])
+    assert first_step > 1, "no resume took place"
+    assert snapshot(tmp_path / "killed") == whole
 
 
 class Died(BaseException):
