@@ -9,9 +9,9 @@ parameters, A = layers x heads x head size, c a token's context, B the rows deco
     decoding         = max((W + B c KV) / (70 % of the bandwidth), B F(c) / prefill rate) + 1 ms a step of B tokens
     training         = (F(c) + S (F(c) + 4 A c)) / training rate a token, with S the share of the layers that wear
                        an adapter: the base is frozen, and no gradient goes below the lowest adapter;
-                       soft targets add a forward pass, F(c)
-    training bytes   = W + adapter, its gradient and AdamW's two moments in float32
-                       + the longest rows of a micro-batch x (S activations + logits of completion tokens)
+                       soft targets add a forward pass, F(c),
+                       and so does gradient checkpointing, of the layers that are trained
+    training bytes   : training_memory.py
 
 For one row the decoding formula gives 145 tokens/s on an M4 Max and 44 on an M3 Pro for Qwen3-4B in 4 bits;
 published are 135 (mlx-lm's BENCHMARKS.md) and 45 (mlx-lm issue 1569). For many rows nothing is published.
@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Recipe, Training
+from mlx_ssd.model_size import ModelSize
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.training_memory import TrainingMemory, TrainingPlan
 
 BANDWIDTH_SHARE = 0.7  # of what Apple publishes
 STEP_SECONDS = 0.001  # launching kernels and drawing tokens, a decoding step
@@ -35,9 +37,7 @@ MEMORY_SHARE = 0.65  # of the machine's; macOS lets the GPU have 67 to 75 %
 PREFILL_FLOPS_PER_GPU_CORE = 0.25e12
 # mlx-lm's LORA.md: 250 tokens/s, 4 of 32 layers of Mistral-7B, M1 Max.
 TRAINING_FLOPS_PER_GPU_CORE = 0.13e12
-# What a backward pass holds: bytes a token and trained layer for each unit of hidden size, MLP, query and key-value
-# width, and bytes a completion token and vocabulary entry. Measured on Linux: `python -m benchmarks.training_memory`.
-ACTIVATION_BYTES = {"hidden": 32, "mlp": 13, "query": 11, "key_value": 18}
+# Of a row in decoding, for each entry of the vocabulary: its logits, and what draws from them.
 LOGIT_BYTES = 20
 
 # Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
@@ -105,77 +105,6 @@ class Chip:
 
 
 @dataclass(frozen=True)
-class ModelSize:
-    """What of a model costs bytes and seconds."""
-
-    layers: int
-    parameters: int
-    active: int  # parameters that a token is multiplied with
-    weight_bytes: float
-    expert_bytes: float  # of these, what lies in experts
-    expert_share: float  # of the experts, what one token goes through
-    kv_bytes: int  # a token of context
-    attention: int  # layers x heads x head size
-    activation_bytes: int  # a token in training
-    adapter_parameters: int  # of rank 1, on every linear layer
-    vocabulary: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModelSize:
-        """From a config.json in the layout of Hugging Face or mlx-lm; a nested text_config counts.
-
-        Raises BadInput for one that does not describe a decoder of the usual kind.
-        """
-        config = config.get("text_config") or config
-        try:
-            layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
-            vocabulary, mlp = config["vocab_size"], config["intermediate_size"]
-        except KeyError as missing:
-            raise BadInput(f"the model's config.json has no {missing}; give problems.train.limit yourself") from None
-        head = config.get("head_dim") or hidden // heads
-        query, key_value = heads * head, (config.get("num_key_value_heads") or heads) * head
-        experts = config.get("num_experts") or config.get("num_local_experts") or 1
-        used = config.get("num_experts_per_tok") or 1
-        width = (config.get("moe_intermediate_size") or mlp) if experts > 1 else mlp
-        attention = layers * (2 * hidden * query + 2 * hidden * key_value)
-        expert = layers * 3 * hidden * width
-        embedding = vocabulary * hidden
-        parameters = attention + experts * expert + embedding * (1 if config.get("tie_word_embeddings") else 2)
-        quantization = config.get("quantization") or config.get("quantization_config") or {}
-        bits = 32.0 if (config.get("torch_dtype") or config.get("dtype")) == "float32" else 16.0
-        if "bits" in quantization:
-            bits = quantization["bits"] + 32 / (quantization.get("group_size") or 64)
-        widths = {"hidden": hidden, "mlp": width * used, "query": query, "key_value": key_value}
-        return cls(
-            layers=layers,
-            parameters=parameters,
-            active=attention + used * expert + embedding,  # an embedding is looked up, the head is multiplied with
-            weight_bytes=parameters * bits / 8,
-            expert_bytes=experts * expert * bits / 8,
-            expert_share=used / experts,
-            kv_bytes=2 * layers * key_value * 2,
-            attention=layers * query,
-            activation_bytes=layers * sum(ACTIVATION_BYTES[name] * width for name, width in widths.items()),
-            adapter_parameters=layers
-            * (2 * (hidden + query) + 2 * (hidden + key_value) + 3 * experts * (hidden + width)),
-            vocabulary=vocabulary,
-        )
-
-    def flops(self, context: float) -> float:
-        """F(c)."""
-        return 2 * self.active + 4 * self.attention * context
-
-    def trained_share(self, num_layers: int) -> float:
-        """S of a recipe's train.num_layers."""
-        return 1.0 if num_layers < 0 else min(num_layers / self.layers, 1.0)
-
-    def read_bytes(self, rows: int) -> float:
-        """The weights that a decoding step of so many rows reads: of experts those that some row goes through."""
-        idle = (1 - self.expert_share) ** rows
-        return self.weight_bytes - idle * self.expert_bytes
-
-
-@dataclass(frozen=True)
 class Sizing:
     """What `prompts_for` chose, and why. All figures are computed."""
 
@@ -201,18 +130,22 @@ def prompts_for(hours: float, recipe: Recipe, machine: Mapping[str, Any], config
     judging = _work(recipe, recipe.problems.test.source, recipe.evaluate.max_tokens)
     sample_rows = _rows(chip, model, sampling, limit, "sample.max_tokens")
     evaluate_rows = _rows(chip, model, judging, limit, "evaluate.max_tokens")
+    students = [recipe.of_arm(name) for name in ("student", *(arm.name for arm in recipe.arms))]
+    plans = [_training_plan(model, r, _work(r, r.problems.train.source, r.sample.max_tokens), limit) for r in students]
     peak = {
         "sample": _decoding_bytes(model, sample_rows, sampling),
-        "train": _training_bytes(model, recipe, sampling, limit),
+        "train": max(plan.peak_bytes for plan in plans),
         "evaluate": _decoding_bytes(model, evaluate_rows, judging),
     }
 
-    students = [recipe.of_arm(name) for name in ("student", *(arm.name for arm in recipe.arms))]
     sampled_apart = len({repr((r.problems.train, r.sample)) for r in students})
     samples = recipe.sample.samples_per_problem
     each = {
         "sample": sampled_apart * samples * _answer_seconds(chip, model, sample_rows, sampling),
-        "train": sum(r.train.epochs * samples * _training_seconds(chip, model, r.train, sampling) for r in students),
+        "train": sum(
+            r.train.epochs * samples * _training_seconds(chip, model, r, plan, sampling)
+            for r, plan in zip(students, plans, strict=True)
+        ),
     }
     grading = GRADE_SECONDS / recipe.evaluate.workers
     fixed = _judged_answers(recipe) * (_answer_seconds(chip, model, evaluate_rows, judging) + grading)
@@ -286,14 +219,16 @@ def _answer_seconds(chip: Chip, model: ModelSize, rows: int, work: _Work) -> flo
     return work.prompt * model.flops(work.prompt / 2) / chip.prefill_flops + work.answer * step / rows
 
 
-def _training_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work) -> float:
+def _training_seconds(chip: Chip, model: ModelSize, recipe: Recipe, plan: TrainingPlan, work: _Work) -> float:
     """One sample once."""
     length = work.prompt + work.answer
     context = length / 2
-    forward, share = model.flops(context), model.trained_share(train.num_layers)
+    forward, share = model.flops(context), model.trained_share(recipe.train.num_layers)
     flops = forward + share * (forward + 4 * model.attention * context)
-    if train.targets == "distribution":
+    if recipe.train.targets == "distribution":
         flops += forward
+    if plan.gradient_checkpointing:
+        flops += share * forward
     return length * flops / chip.training_flops
 
 
@@ -317,27 +252,17 @@ def _rows(chip: Chip, model: ModelSize, work: _Work, limit: float, setting: str)
     return next(rows for rows, took in seconds.items() if took <= WORTHWHILE * min(seconds.values()))
 
 
-def _training_bytes(model: ModelSize, recipe: Recipe, work: _Work, limit: float) -> float:
-    train = recipe.train
-    share = model.trained_share(train.num_layers)
-    adapter = 4 * 4 * train.rank * model.adapter_parameters * share
-    activations = model.activation_bytes * share
-    token = activations + LOGIT_BYTES * model.vocabulary
-
-    def of(answer: int) -> float:
-        row = work.longest_prompt * activations + answer * token
-        return model.weight_bytes + adapter + train.rows_per_micro_batch * row
-
-    peak = of(work.longest_answer)
-    if peak > limit:
-        fits = int((limit - of(0)) / (train.rows_per_micro_batch * token))
-        mends = ["train.rows_per_micro_batch"] * (train.rows_per_micro_batch > 1) + ["train.num_layers"]
-        mends += [f"sample.max_tokens (to {fits})" if fits > 0 else "sample.max_tokens"]
-        raise BadInput(
-            f"training on an answer of {work.longest_answer} tokens takes {peak / 1e9:.0f} GB (computed), and "
-            f"{limit / 1e9:.1f} GB can be counted on here; lower {' or '.join(mends)}"
-        )
-    return peak
+def _training_plan(model: ModelSize, recipe: Recipe, work: _Work, limit: float) -> TrainingPlan:
+    memory = TrainingMemory(model, recipe.train)
+    longest = work.longest_prompt + work.longest_answer
+    if recipe.train.too_long != "error":
+        longest = min(longest, recipe.train.max_length)
+    try:
+        return memory.plan(min(limit, 1e9 * (recipe.train.memory_gb or limit)), longest)
+    except BadInput as error:
+        fits = memory.longest(limit, True) - work.longest_prompt
+        mend = f", or lower sample.max_tokens (to {fits})" if fits > 0 else ""
+        raise BadInput(f"{error}{mend}") from None
 
 
 def _judged_answers(recipe: Recipe) -> int:

@@ -265,7 +265,7 @@ def _supervise(command: list[str], lock: int) -> int:
 def _cause(number: int) -> str:
     name = signal.Signals(number).name
     if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
-        knobs = "set sample.memory_gb or evaluate.memory_gb, or lower train.rows_per_micro_batch"
+        knobs = "set sample.memory_gb, train.memory_gb or evaluate.memory_gb"
         return f"{name}, most likely for want of memory ({knobs})"
     return name
 

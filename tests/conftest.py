@@ -19,7 +19,6 @@ SMALL = (
     "--set", "sample.rows=16",
     "--set", "train.epochs=2",
     "--set", "train.rows_per_step=8",
-    "--set", "train.rows_per_micro_batch=8",
     "--set", "train.checkpoint_every_steps=4",
     "--set", "evaluate.curve.temperatures=[0.9, 1.2]",
     "--set", "evaluate.curve.samples_per_problem=2",

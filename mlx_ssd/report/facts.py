@@ -50,16 +50,18 @@ def facts(
         "seconds": {name: round(total, 2) for name, total in seconds.items()},
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
         "verdict": verdict(comparisons, scores["scores"][0]["graded_problems"]),
-        "warnings": warnings(arms, scores),
+        "warnings": warnings(arms, scores) + _too_long(measured),
         "not_measured": not_measured(recipe, scores),
         "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
     }
 
 
 def arm_facts(
-    name: str, recipe: Recipe, selection: dict[str, Any], curation: dict[str, Any], losses: list[float]
+    name: str, recipe: Recipe, selection: dict[str, Any], curation: dict[str, Any], log: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What made one student. `losses`: the training loss of every optimizer step."""
+    """What made one student. `log`: the lines of its training log."""
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    validation = {e["step"]: e["validation"]["loss"] for e in log if e.get("validation")}
     tenth = max(1, len(losses) // 10)
     return {
         "name": name,
@@ -68,9 +70,12 @@ def arm_facts(
         "curation": curation,
         "training": {
             "targets": recipe.train.targets,
-            "steps": len(losses),
+            "steps": sum(entry["step"] > 0 for entry in log),
+            "skipped_steps": sum("skipped" in entry for entry in log),
             "loss_first_tenth": sum(losses[:tenth]) / tenth,
             "loss_last_tenth": sum(losses[-tenth:]) / tenth,
+            # On held-out samples, by step; 0 is the base.
+            "validation": validation or None,
         },
     }
 
@@ -131,6 +136,15 @@ def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
             problems = scores["scores"][0]["problems"]
             found.append(f"{count} of the {problems} test problems were prompts that {name} was trained on.")
     return found
+
+
+def _too_long(measured: dict[str, Any]) -> list[str]:
+    return [
+        f"{count} training rows of {unit} were longer than train.max_length and {what}."
+        for unit, of_unit in measured.items()
+        for what, count in of_unit.get("too_long", {}).items()
+        if count
+    ]
 
 
 def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:

@@ -140,8 +140,19 @@ def _made_of(arm: dict[str, Any]) -> str:
         f"{arm['name']}: {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
         f"{decoding(arm['sample_decoding'])}; dropped: {dropped}; prompts: {prompts}; no answer was checked; "
         f"{training['steps']} optimizer steps, loss {training['loss_first_tenth']:.3f} (first tenth) -> "
-        f"{training['loss_last_tenth']:.3f} (last tenth)."
+        f"{training['loss_last_tenth']:.3f} (last tenth){_guarded(training)}."
     )
+
+
+def _guarded(training: dict[str, Any]) -> str:
+    said = ""
+    if training["skipped_steps"]:
+        said += f"; {training['skipped_steps']} steps skipped, not finite"
+    if measured := training["validation"]:
+        best = min(measured, key=measured.__getitem__)
+        first = next(iter(measured))
+        said += f"; held out {measured[first]:.3f} at step {first}, {measured[best]:.3f} at step {best}, which was kept"
+    return said
 
 
 def _markdown(table: Table) -> list[str]:

@@ -11,7 +11,7 @@ from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 2
+VERSION = 3
 
 
 def settings(recipe: Recipe) -> dict:
@@ -45,7 +45,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
             arm.recipe,
             read_json(arm.files.selection),
             read_json(arm.files.curation),
-            [json.loads(line)["loss"] for line in arm.files.training_log.read_text().splitlines()],
+            [json.loads(line) for line in arm.files.training_log.read_text().splitlines()],
         )
         for arm in arms.students(recipe, files.directory)
     ]

@@ -131,7 +131,7 @@ class _Training:
         self.model, self.settings, self.method = model, settings, METHODS[settings.method]
         self.method.attach(model, settings)
         self._head, self.packed = output_head(model), can_pack(model)
-        self._soft = _soft_targets(settings.targets, target_policy, self.method.base_of(model, self._head))
+        self._soft = self._soft_targets(target_policy)
         self._validation, self.best = None, None
         if settings.validation:
             rows, held_out = hold_out(rows, settings.validation.percent)
@@ -218,6 +218,16 @@ class _Training:
         if self.best:
             self.model.load_weights(list(self.best.weights.items()), strict=False)
 
+    def _soft_targets(self, policy: Policy | None) -> Soft | None:
+        targets = self.settings.targets
+        if targets not in ("tokens", "distribution"):
+            raise BadInput(f"train.targets is {targets!r}: give tokens or distribution")
+        if targets == "tokens":
+            return None
+        if policy is None:
+            raise BadInput("train.targets is distribution: give target_policy, the policy that sampled the rows")
+        return Soft(self.method.base_of(self.model, self._head), policy)
+
     def _validate(self) -> dict[str, float]:
         measured = self._validation.measure(self.model, self._head)
         self.best.see(self.done, measured.get("loss"), lora.adapter_weights(self.model))
@@ -229,16 +239,6 @@ class _Training:
             f"kept. If the base answers sensibly, try a train.learning_rate below {self.settings.learning_rate:g}; if "
             "not, its weights are damaged"
         )
-
-
-def _soft_targets(targets: str, policy: Policy | None, base: Any) -> Soft | None:
-    if targets not in ("tokens", "distribution"):
-        raise BadInput(f"train.targets is {targets!r}: give tokens or distribution")
-    if targets == "tokens":
-        return None
-    if policy is None:
-        raise BadInput("train.targets is distribution: give target_policy, the policy that sampled the rows")
-    return Soft(base, policy)
 
 
 def _open_log(path: Path, size: int) -> BinaryIO:

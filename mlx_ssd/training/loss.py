@@ -22,8 +22,7 @@ from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.training.batches import Batch
 from mlx_ssd.training.forward import Head, completion_states, forward_pass
 from mlx_ssd.training.targets import Base, Targets, TargetsOf, no_distribution, soft_targets, token_targets
-
-CHUNK_BYTES = 64 * 2**20  # of one float32 copy of its logits; a chunk takes about two
+from mlx_ssd.training_memory import CHUNK_BYTES
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ def test_curation_and_training(files, report, recipe):
     assert training["steps"] == len(log) == recipe.train.epochs * -(-len(rows) // recipe.train.rows_per_step)
     tenth = max(1, len(log) // 10)
     losses = [entry["loss"] for entry in log]
+    assert training["validation"] is None and training["skipped_steps"] == 0
     assert training["loss_first_tenth"] == pytest.approx(sum(losses[:tenth]) / tenth)
     assert training["loss_last_tenth"] == pytest.approx(sum(losses[-tenth:]) / tenth)
 

@@ -11,7 +11,6 @@ import json
 import sys
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from mlx_ssd.decoding.policy import DecodingPolicy

@@ -21,7 +21,6 @@ SMALL = (
     "--set", f"sample.max_tokens={TOKENS}",
     "--set", "train.rank=4",
     "--set", "train.rows_per_step=2",  # two steps
-    "--set", "train.rows_per_micro_batch=2",
     "--set", "evaluate.samples_per_problem=2",
     "--set", "evaluate.pass_at=[1, 2]",
     "--set", f"evaluate.max_tokens={TOKENS}",

@@ -5,7 +5,6 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.training.checkpoint import Checkpoint, load_latest, save
 from mlx_ssd.training.validation import Best
 
-
 A = {"train": {"rank": 8, "betas": (0.9, 0.95)}, "inputs": {"rows": "abc"}}
 B = {"train": {"rank": 16, "betas": (0.9, 0.95)}, "inputs": {"rows": "abd"}}
 

@@ -46,7 +46,7 @@ def test_mlx_lm_loads_what_was_trained(tmp_path, dtype, num_layers):
 
 def test_small_updates_of_bfloat16_weights_are_not_rounded_away(tmp_path):
     """At the paper's learning rate each step moves a weight by less than half a bfloat16 step of it."""
-    settings = Settings(method="full", learning_rate=5e-6, epochs=20, warmup_fraction=0, final_fraction=1, weight_decay=0)
+    settings = Settings(method="full", learning_rate=5e-6, epochs=20, warmup_fraction=0, final_fraction=1)
     model = tiny_model()
     model.set_dtype(mx.bfloat16)
     before = parameters(model)["model.layers.0.mlp.up_proj.weight"].astype(mx.float32)

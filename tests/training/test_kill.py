@@ -9,7 +9,6 @@ import pytest
 
 from mlx_ssd.storage import atomic_directory
 from mlx_ssd.training.loop import train
-
 from tests import faults
 
 from .tiny import Settings, make_rows, tiny_model

@@ -1,0 +1,120 @@
+"""What can go wrong in training: one clear sentence each, and nothing lost."""
+
+import json
+import resource
+import shutil
+import subprocess
+
+import mlx.core as mx
+import pytest
+
+from mlx_ssd import assets
+from mlx_ssd.layout import RunFiles
+from tests import faults
+from tests.conftest import forget
+
+
+@pytest.fixture
+def untrained(finished_run, tmp_path):
+    """A run whose main student is still to be trained, and the adapter that it got the first time."""
+    adapter = (RunFiles(finished_run).adapter / "adapters.safetensors").read_bytes()
+    out = tmp_path / "run"
+    shutil.copytree(finished_run, out)
+    forget(RunFiles(out), "train")
+    return RunFiles(out), adapter
+
+
+def sentence(process):
+    """The one line that a failed command says."""
+    assert process.returncode in (1, 2), process.stderr
+    [line] = [line for line in process.stderr.splitlines() if line.startswith("mlx-ssd: ")]
+    assert "Traceback" not in process.stderr
+    return line
+
+
+def train(files, *settings, **options):
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    return faults.run("train", str(files.directory), *chosen, **options)
+
+
+def rows_of(files):
+    return [json.loads(line) for line in files.rows.read_text().splitlines()]
+
+
+def test_a_prompt_as_long_as_the_limit(untrained):
+    files, _ = untrained
+    limit = max(len(row["prompt_ids"]) for row in rows_of(files))
+    said = sentence(train(files, f"train.max_length={limit}"))
+    assert "training row (problem" in said and f"train.max_length {limit}" in said and "drop or cut" in said
+    assert not files.adapter.exists() and not files.training_log.exists()
+
+
+def test_what_is_too_long_is_counted_and_said(untrained):
+    files, _ = untrained
+    lengths = sorted(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows_of(files))
+    limit = lengths[-1] - 1
+    over = sum(length > limit for length in lengths)
+    process = train(files, f"train.max_length={limit}", "train.too_long=drop", "train.epochs=1")
+    assert process.returncode == 0, process.stderr
+    assert f"{over} training rows longer than train.max_length were dropped" in process.stderr
+    measured = json.loads(files.manifest.read_text())["stages"]["train"]["measured"]
+    assert measured["too_long"] == {"dropped": over, "cut": 0} and measured["packed"]
+
+
+def test_an_empty_completion(untrained):
+    files, _ = untrained
+    rows = rows_of(files)
+    rows[3]["completion_ids"] = []
+    files.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = sentence(train(files))
+    assert "completion" in said and (rows[3]["problem_id"] in said or "line 4" in said)
+    assert not files.adapter.exists()
+
+
+@pytest.mark.parametrize("targets, words", [("tokens", "of 4 steps in a row"), ("distribution", "give no distribution")])
+def test_a_weight_that_is_not_a_number(untrained, tmp_path, targets, words):
+    files, _ = untrained
+    shutil.copytree(assets.model_path(), tmp_path / "damaged")
+    weights = mx.load(str(tmp_path / "damaged" / "model.safetensors"))
+    weights["model.layers.1.mlp.up_proj.weight"][7, 7] = mx.nan
+    mx.eval(weights)
+    mx.save_safetensors(str(tmp_path / "damaged" / "model.safetensors"), weights, {"format": "mlx"})
+    said = sentence(train(files, f"model.path={tmp_path / 'damaged'}", f"train.targets={targets}"))
+    assert words in said and "weights are damaged" in said
+    assert not files.adapter.exists()
+
+
+def test_a_corrupt_checkpoint(untrained):
+    """The last checkpoint is torn and the adapter is not written yet: the one before is gone on from."""
+    files, adapter = untrained
+    assert train(files).returncode == 0
+    assert (files.adapter / "adapters.safetensors").read_bytes() == adapter
+    newest = sorted(files.checkpoints.iterdir())[-1]
+    with open(newest / "optimizer.safetensors", "r+b") as file:
+        file.truncate(1000)
+    shutil.rmtree(files.adapter)
+    process = train(files)
+    assert process.returncode == 0, process.stderr
+    assert f"{newest.name} is damaged and was passed over" in process.stderr
+    assert (files.adapter / "adapters.safetensors").read_bytes() == adapter
+
+
+def test_a_full_disk(untrained):
+    """No file may grow beyond 100 kB, as on a disk with no more room: the first checkpoint does not fit."""
+    files, adapter = untrained
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = subprocess.run(
+        [*faults.COMMAND, "train", str(files.directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=faults.environment(),
+        preexec_fn=no_room,
+    )
+    assert "File too large" in sentence(process)
+    assert not files.adapter.exists() and not list(files.checkpoints.glob("step-*"))
+    assert train(files).returncode == 0
+    assert (files.adapter / "adapters.safetensors").read_bytes() == adapter
