@@ -1,9 +1,7 @@
-"""What can go wrong in training: one clear sentence each, and nothing lost."""
+"""What can go wrong in training: one clear sentence each, and nothing lost. A full disk: tests/test_run.py."""
 
 import json
-import resource
 import shutil
-import subprocess
 
 import mlx.core as mx
 import pytest
@@ -71,7 +69,7 @@ def test_an_empty_completion(untrained):
     assert not files.adapter.exists()
 
 
-@pytest.mark.parametrize("targets, words", [("tokens", "of 4 steps in a row"), ("distribution", "give no distribution")])
+@pytest.mark.parametrize("targets, words", [("tokens", "4 steps in a row"), ("distribution", "give no distribution")])
 def test_a_weight_that_is_not_a_number(untrained, tmp_path, targets, words):
     files, _ = untrained
     shutil.copytree(assets.model_path(), tmp_path / "damaged")
@@ -96,25 +94,4 @@ def test_a_corrupt_checkpoint(untrained):
     process = train(files)
     assert process.returncode == 0, process.stderr
     assert f"{newest.name} is damaged and was passed over" in process.stderr
-    assert (files.adapter / "adapters.safetensors").read_bytes() == adapter
-
-
-def test_a_full_disk(untrained):
-    """No file may grow beyond 100 kB, as on a disk with no more room: the first checkpoint does not fit."""
-    files, adapter = untrained
-
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    process = subprocess.run(
-        [*faults.COMMAND, "train", str(files.directory)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=faults.environment(),
-        preexec_fn=no_room,
-    )
-    assert "File too large" in sentence(process)
-    assert not files.adapter.exists() and not list(files.checkpoints.glob("step-*"))
-    assert train(files).returncode == 0
     assert (files.adapter / "adapters.safetensors").read_bytes() == adapter
