@@ -1,8 +1,8 @@
 """The forward pass of training, and the backward pass from a gradient that is found only after it.
 
 MLX builds the graph of a backward pass together with that of the forward pass, from the gradient of the output. Ours
-(loss.py) needs the evaluated output first. To evaluate within `mx.grad` would keep every intermediate array alive, 2.5
-times what the backward pass needs, recomputed layers included. So the graph is built on a gradient whose memory is
+(loss.py) needs the evaluated output first. To evaluate within `mx.grad` would keep every intermediate array alive, more
+than twice what the backward pass needs, and recomputed layers too. So the graph is built on a gradient whose memory is
 filled in later: `np.asarray` of an array is a writable view of it.
 """
 

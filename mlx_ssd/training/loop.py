@@ -72,7 +72,8 @@ def train(
     rows_per_step, row_tokens (batches.py), gradient_checkpointing (bool; recompute.py), max_length, too_long (rows.py),
     validation (percent, every_steps, patience, or None; validation.py) and checkpoint_every_steps.
     The targets are 'tokens', the sampled ones, or 'distribution', the one that they were drawn from (targets.py):
-    that takes `target_policy`, the policy that sampled the rows.
+    that takes `target_policy`, the policy that sampled the rows. With tokens it adds the terms of that loss to what is
+    measured on held-out samples.
     `identity` must hold whatever changes the result: settings, hashes of rows and model, policy.
     `on_progress` is called after each step with total_steps and what the log holds of it.
 
@@ -136,7 +137,10 @@ class _Training:
         if settings.validation:
             rows, held_out = hold_out(rows, settings.validation.percent)
             batches = list(micro_batches(held_out, settings.row_tokens, self.packed))
-            self._validation, self.best = Validation(batches, settings.validation, self._soft), Best()
+            terms = None
+            if not self._soft and target_policy and self.method is lora:  # full would have to hold its base for them
+                terms = Soft(lora.base_of(model, self._head), target_policy)
+            self._validation, self.best = Validation(batches, settings.validation, self._soft, terms), Best()
         self._plan = BatchPlan(
             rows,
             rows_per_step=settings.rows_per_step,

@@ -40,17 +40,21 @@ class Validation:
     early end.
     """
 
-    def __init__(self, batches: Sequence[Batch], settings: Any, soft: Soft | None):
-        self._batches, self._settings, self._soft = batches, settings, soft
+    def __init__(self, batches: Sequence[Batch], settings: Any, soft: Soft | None, terms: Soft | None = None):
+        """soft: the targets that are trained on, None for tokens; terms: whose loss is measured besides, with its terms."""
+        self._batches, self._settings, self._soft, self._terms = batches, settings, soft, terms
 
     def is_due(self, step: int, total_steps: int) -> bool:
         return step % self._settings.every_steps == 0 or step == total_steps
 
     def measure(self, model: nn.Module, head: Head | None) -> dict[str, float]:
-        """The loss without dropout, and its terms where targets are soft; nothing that is not finite."""
+        """The loss without dropout, and its terms; nothing where one is not finite."""
         with without_dropout(model):
             loss = mean_loss(model, head, self._batches, self._soft)
-        measured = {"loss": loss.total, **loss.terms}
+            measured = {"loss": loss.total, **loss.terms}
+            if self._terms:
+                soft = mean_loss(model, head, self._batches, self._terms)
+                measured |= {"loss_distribution": soft.total, **soft.terms}
         return measured if all(map(math.isfinite, measured.values())) else {}
 
     def is_over(self, best: Best) -> bool:

@@ -292,6 +292,15 @@ class TestValidation:
                     assert found["loss_kept_mass"] + found["loss_conditional"] == pytest.approx(found["loss"])
                     assert found["loss_kept_mass"] > 0
 
+    def test_with_tokens_the_terms_are_measured_on_held_out_samples(self, tmp_path):
+        settings = Settings(validation=Held())
+        train(tiny_model(), ROWS, settings, tmp_path / "tokens", F, None, DecodingPolicy(1.6, 20, 0.8))
+        soft = Settings(validation=Held(), targets="distribution")
+        train(tiny_model(), ROWS, soft, tmp_path / "soft", F, None, DecodingPolicy(1.6, 20, 0.8))
+        base, of_soft = (read_log(tmp_path / name)[0]["validation"] for name in ("tokens", "soft"))
+        assert base["loss_kept_mass"] + base["loss_conditional"] == pytest.approx(base["loss_distribution"])
+        assert base["loss_distribution"] == pytest.approx(of_soft["loss"], rel=1e-6) != base["loss"]
+
     def test_the_best_student_is_what_is_written(self, tmp_path):
         """Learning by heart at this rate, the held-out loss grows: the best is an early one."""
         settings = Settings(epochs=6, learning_rate=0.1, validation=Held(every_steps=1))
