@@ -1,90 +1,157 @@
-"""What a training step holds in memory, a token: the coefficients of mlx_ssd/budget.py.
+"""What a training step holds in memory: the coefficients of mlx_ssd/budget/training.py, and how well they predict.
 
     python -m benchmarks.training_memory
 
-Small Qwen3 models in bfloat16, 4-bit base, rank 16 on every linear layer, as on a Mac; one dimension is doubled
-at a time. Peaks of two depths give a layer's share, peaks of two lengths take out what grows with the square of
-the length (MLX's fused attention on Metal does not). A few minutes on two Linux cores; the peak is MLX's own count.
+Small Qwen3 models whose rows are long beside their widths, as on a Mac. What is kept is the difference of two depths,
+what comes and goes is what is above it; one width is doubled at a time. The base is not quantized: that changes the
+weights alone, and on a CPU takes ten times as long. About a minute and a half on two Linux cores; the peak is MLX's own
+count.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import qwen3
 
-from mlx_ssd.training.batches import Batch
+from mlx_ssd.budget.model_size import ModelSize
+from mlx_ssd.budget.training import FULL, HALF, SINGLE, Coefficients, step_bytes
+from mlx_ssd.recipe import Training
+from mlx_ssd.training import full, lora
+from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head
-from mlx_ssd.training.lora import attach_lora
 from mlx_ssd.training.loss import step_gradient
+from mlx_ssd.training.recompute import recomputed_layers
+from mlx_ssd.training.rows import TokenRow
 
-BASE = {"hidden": 256, "mlp": 512, "query": 256, "key_value": 64}
-HEAD = 64
-DEPTHS = (4, 10)
-LENGTHS = (64, 128)
+HEAD = 32  # the size of one
+PROMPT = 8  # tokens; the rest of a sample is its completion
+RANK = 2
+SHORT, LONG = [64] * 8, [512]  # samples of a row
 
 
-def peak_bytes(dims: dict[str, int], layers: int, tokens: int, completion: int = 8, vocabulary: int = 512) -> int:
-    """What one step of one row of `tokens` takes above the weights and the adapter."""
+@dataclass(frozen=True)
+class Shape:
+    hidden: int = 64
+    mlp: int = 128
+    query: int = 128
+    key_value: int = 64
+    layers: int = 6
+    vocabulary: int = 64
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "model_type": "qwen3",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "intermediate_size": self.mlp,
+            "num_attention_heads": self.query // HEAD,
+            "num_key_value_heads": self.key_value // HEAD,
+            "head_dim": HEAD,
+            "rms_norm_eps": 1e-6,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": 4096,
+            "rope_theta": 1e6,
+            "tie_word_embeddings": True,
+        }
+
+
+KINDS: dict[str, tuple[Any, mx.Dtype, Coefficients]] = {
+    "half": (lora, mx.bfloat16, HALF),
+    "single": (lora, mx.float32, SINGLE),
+    "full": (full, mx.bfloat16, FULL),
+}
+WIDTHS = ("hidden", "mlp", "query", "key_value")
+
+
+def step_peak(
+    kind: str,
+    shape: Shape,
+    samples: Sequence[int],
+    recompute: bool = False,
+    num_layers: int = -1,
+    plain_head: bool = True,
+) -> int:
+    """Bytes that one step of one row of `samples` (their lengths) takes above the model."""
+    method, dtype, _ = KINDS[kind]
     mx.random.seed(0)
-    arguments = qwen3.ModelArgs(
-        model_type="qwen3",
-        hidden_size=dims["hidden"],
-        num_hidden_layers=layers,
-        intermediate_size=dims["mlp"],
-        num_attention_heads=dims["query"] // HEAD,
-        num_key_value_heads=dims["key_value"] // HEAD,
-        head_dim=HEAD,
-        rms_norm_eps=1e-6,
-        vocab_size=vocabulary,
-        max_position_embeddings=4096,
-        rope_theta=1e6,
-        tie_word_embeddings=True,
-    )
-    model = qwen3.Model(arguments)
-    model.set_dtype(mx.bfloat16)
-    nn.quantize(model, 64, 4)
-    attach_lora(model, SimpleNamespace(keys="all", num_layers=-1, rank=16, scale=2.0, dropout=0.0, seed=0))
+    model = qwen3.Model(qwen3.ModelArgs(**shape.config))
+    model.set_dtype(dtype)
+    settings = {"keys": "all", "experts": False, "num_layers": num_layers, "rank": RANK, "scale": 2.0, "dropout": 0.0}
+    method.attach(model, SimpleNamespace(**settings, seed=0))
     mx.eval(model.parameters())
     model.train()
-    head = output_head(model)
-    positions = np.arange(tokens - completion, tokens, dtype=np.int32)
-    batch = Batch(np.ones((1, tokens), np.int32), positions, np.ones(completion, np.int32))
+    rows = [TokenRow("", i, [1] * PROMPT, [1] * (length + 1 - PROMPT)) for i, length in enumerate(samples)]
+    head = output_head(model) if plain_head else None
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    step_gradient(model, head, [batch])
+    with recomputed_layers(model, recompute):
+        step_gradient(model, head, [pack_rows(rows)])
     return mx.get_peak_memory() - before
 
 
-def layer_bytes(dims: dict[str, int]) -> float:
-    """A token's bytes in one layer, at length zero."""
-    shallow, deep = DEPTHS
-    short, long = (
-        (peak_bytes(dims, deep, tokens) - peak_bytes(dims, shallow, tokens)) / (deep - shallow) / tokens
-        for tokens in LENGTHS
+def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
+    """The four numbers of LayerBytes: what a layer keeps, or where it is recomputed what comes and goes."""
+    _, _, coefficients = KINDS[kind]
+    rows, found = [], []
+    for shape in (Shape(), *(replace(Shape(), **{name: 2 * getattr(Shape(), name)}) for name in WIDTHS)):
+        for samples in (SHORT, LONG):
+            tokens, squares = sum(samples), sum(length**2 for length in samples)
+            rows.append([tokens * shape.hidden, tokens * shape.mlp, tokens * (shape.query + shape.key_value)])
+            rows[-1].append(squares * shape.query // HEAD)
+            if recompute:
+                inputs = shape.layers * tokens * coefficients.input * shape.hidden
+                found.append(step_peak(kind, shape, samples, True) - inputs)
+            else:
+                shallow = step_peak(kind, replace(shape, layers=2), samples)
+                found.append((step_peak(kind, shape, samples) - shallow) / (shape.layers - 2))
+    weight = 1 / np.array(found)  # every shape counts alike
+    return np.linalg.lstsq(np.array(rows) * weight[:, None], np.array(found) * weight, rcond=None)[0]
+
+
+def logit_bytes(kind: str, plain_head: bool) -> float:
+    """Bytes a position and vocabulary entry of what exists of the logits."""
+    few, many = (
+        step_peak(kind, Shape(hidden=32, layers=1, vocabulary=vocabulary), SHORT, plain_head=plain_head)
+        for vocabulary in (2048, 6144)
     )
-    return 2 * short - long  # LENGTHS are one to two
+    return ((many - few) / 4096 - (8 * 32 if kind == "full" else 0)) / sum(SHORT)
 
 
-def logit_bytes(vocabulary: int) -> float:
-    """Bytes a completion token and vocabulary entry."""
-    few, many = (peak_bytes(BASE, 2, 128, completion, vocabulary) for completion in (16, 112))
-    return (many - few) / (112 - 16) / vocabulary
+CHECKED = (
+    (Shape(96, 320, 160, 64, layers=10), [200, 150, 40], -1),
+    (Shape(160, 256, 96, 32, layers=8), [100] * 3, -1),
+    (Shape(64, 384, 192, 96, layers=12), [400], -1),
+    (Shape(128, 128, 256, 64, layers=12), [256, 200], 5),
+)
 
 
 def main() -> None:
-    base = layer_bytes(BASE)
-    print(f"a token in one layer of {BASE}: {base:,.0f} bytes")
-    for name, width in BASE.items():
-        more = layer_bytes(BASE | {name: 2 * width})
-        print(f"{name:10} {(more - base) / width:5.1f} bytes a unit, token and layer", flush=True)
-    for vocabulary in (4096, 16384):
-        print(
-            f"logits     {logit_bytes(vocabulary):5.1f} bytes a completion token and entry of {vocabulary:,}",
-            flush=True,
-        )
+    for kind in KINDS:
+        kept, working = layer_bytes(kind, False).round(1), layer_bytes(kind, True).round(1)
+        logits = logit_bytes(kind, plain_head=True)
+        every = logit_bytes(kind, plain_head=False) - logits
+        print(f"{kind:7} hidden, mlp, heads, scores: kept {kept}, working {working}", flush=True)
+        print(f"{kind:7} logits: of a chunk {logits:.1f}, of a row {every:.1f} more", flush=True)
+    for kind in KINDS:
+        for shape, samples, num_layers in CHECKED:
+            train = Training(method="full" if kind == "full" else "lora", rank=RANK, num_layers=num_layers)
+            size = ModelSize.of(shape.config)
+            for recompute in (False, True):
+                measured = step_peak(kind, shape, samples, recompute, num_layers)
+                predicted = step_bytes(size, train, sum(samples), max(samples), recompute, half=kind == "half")
+                print(
+                    f"{kind:7} {shape.layers:2} layers, samples {samples}, recomputed {recompute}: "
+                    f"{predicted / 1e6:.1f} MB predicted, {measured / 1e6:.1f} measured, {predicted / measured:.2f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

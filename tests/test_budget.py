@@ -5,9 +5,8 @@ import re
 import pytest
 
 from mlx_ssd import budget, recipe
-from mlx_ssd.budget import chip_of, decoding_step_seconds, prompts_for
+from mlx_ssd.budget import ModelSize, chip_of, decoding_step_seconds, prompts_for, training_plan
 from mlx_ssd.errors import BadInput
-from mlx_ssd.model_size import ModelSize
 from mlx_ssd.recipe import Recipe
 
 QWEN = budget.KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
@@ -117,17 +116,46 @@ class TestSizing:
 
     def test_training_by_hand(self):
         """500 + 1,500 tokens, 8 of 36 layers."""
-        size = ModelSize.of(QWEN)
-        forward = 2 * size.parameters + 4 * size.attention * 1000
-        flops = 2000 * (forward + 8 / 36 * (forward + 4 * size.attention * 1000))
-        sizing = prompts_for(8, a_recipe(), mac(), QWEN)
-        assert sizing.seconds["train"] / sizing.problems == pytest.approx(flops / (40 * 0.13e12))
-        soft = prompts_for(8, a_recipe(train__targets="distribution"), mac(), QWEN)
-        assert soft.seconds["train"] / soft.problems == pytest.approx((flops + 2000 * forward) / (40 * 0.13e12))
-        again = prompts_for(8, a_recipe(train__gradient_checkpointing=True), mac(), QWEN)
-        recomputed = flops + 2000 * 8 / 36 * forward
-        assert again.seconds["train"] / again.problems == pytest.approx(recomputed / (40 * 0.13e12))
-        assert again.peak_bytes["train"] < sizing.peak_bytes["train"] / 2
+        size, rate = ModelSize.of(QWEN), 40 * 0.13e12
+        attention = 4 * size.attention * 2000
+        forward = 2 * size.parameters + attention
+        flops = 2000 * (forward + 8 / 36 * (forward + attention))
+
+        def seconds(**overrides):
+            sizing = prompts_for(8, a_recipe(**overrides), mac(), QWEN)
+            return sizing.problems, sizing.seconds["train"]
+
+        problems, plain = seconds()
+        assert plain / problems == pytest.approx(flops / rate)
+        problems, soft = seconds(train__targets="distribution")
+        assert soft / problems == pytest.approx((flops + 2000 * forward) / rate)
+        problems, again = seconds(train__gradient_checkpointing=True)
+        assert again / problems == pytest.approx((flops + 8 / 36 * 2000 * forward) / rate)
+        _, fixed = seconds(train__steps=100)
+        assert fixed == pytest.approx(100 * 16 * flops / rate)
+        problems, held_out = seconds(train__validation={"percent": 10, "every_steps": 20})
+        times = 1 + 0.9 * problems / 16 / 20
+        assert held_out == pytest.approx((0.9 * problems * flops + times * 0.1 * problems * 2000 * forward) / rate)
+
+    def test_training_is_cut_by_the_memory(self):
+        """The longest sample: twice the mean prompt, and an answer of max_tokens."""
+        size, recipe_ = ModelSize.of(QWEN), a_recipe(train__num_layers=-1)
+        peaks = []
+        for gigabytes in (16, 64):
+            limit = 0.65 * gigabytes * GIB
+            plan = training_plan(size, recipe_.train, size.weight_bytes, limit, 1000 + 2048, 16 * 2000)
+            sizing = prompts_for(8, recipe_, mac(gigabytes=gigabytes), QWEN)
+            assert sizing.peak_bytes["train"] == plan.peak_bytes <= limit
+            assert any(f"rows of {plan.row_tokens:,} tokens" in sentence for sentence in sizing.sentences)
+            assert any("recomputes" in sentence for sentence in sizing.sentences) == plan.gradient_checkpointing
+            peaks.append(plan.peak_bytes)
+        given = prompts_for(8, a_recipe(train__num_layers=-1, train__memory_gb=8), mac(), QWEN)
+        assert given.peak_bytes["train"] <= 8e9 < peaks[1]
+
+    def test_longest_of_the_arms_counts(self):
+        arm = {"name": "long", "set": {"sample.max_tokens": 4096}}
+        alone, both = (prompts_for(8, a_recipe(arms=arms), mac(), QWEN).peak_bytes["train"] for arms in ([], [arm]))
+        assert both > alone == prompts_for(8, a_recipe(), mac(), QWEN).peak_bytes["train"]
 
     def test_more_arms_epochs_and_samples_leave_fewer_problems(self):
         alone = prompts_for(8, a_recipe(), mac(), QWEN)
@@ -166,13 +194,13 @@ class TestSizing:
         assert rows[0] > rows[1]  # 150 GB/s for 18 cores, 400 for 24
 
     def test_what_does_not_fit_is_refused_with_a_setting_that_does(self):
-        few = {"evaluate__max_tokens": 512, "problems__test": {"source": "embedded", "limit": 5}}
-        with pytest.raises(BadInput, match=r"on a sample of 17,384 tokens takes [\d.]+ GB \(computed\)") as error:
-            prompts_for(99, a_recipe(sample__max_tokens=16384, **few), mac(gigabytes=11), QWEN)
-        fits = int(re.search(r"sample\.max_tokens \(to (\d+)\)", str(error.value))[1])
-        assert prompts_for(99, a_recipe(sample__max_tokens=fits, **few), mac(gigabytes=11), QWEN).problems
-        with pytest.raises(BadInput, match="training on a sample"):
-            prompts_for(99, a_recipe(sample__max_tokens=fits + 1, **few), mac(gigabytes=11), QWEN)
+        long = {"sample__max_tokens": 16_384, "train__max_length": 20_000}
+        with pytest.raises(BadInput, match=r"a row of 17,384 tokens .* or lower sample\.max_tokens") as error:
+            prompts_for(8, a_recipe(**long), mac(gigabytes=24), QWEN)
+        fits = int(re.search(r"train\.max_length \(to (\d+),", str(error.value))[1])
+        assert prompts_for(8, a_recipe(**long | {"train__max_length": fits}), mac(gigabytes=24), QWEN).problems
+        with pytest.raises(BadInput):
+            prompts_for(8, a_recipe(**long | {"train__max_length": fits + 1}), mac(gigabytes=24), QWEN)
         with pytest.raises(BadInput, match="the weights .* take a smaller model"):
             prompts_for(8, a_recipe(), mac(gigabytes=2), QWEN)
 
@@ -198,32 +226,39 @@ class TestSizing:
 
 
 MAX = ("Apple M4 Max", 16, 64)
+INSTRUCT_24 = {"sample.max_tokens": 2048, "train.num_layers": 8}
+INSTRUCT_16 = {"sample.max_tokens": 1024, "train.num_layers": 4}
+THINKING_32 = {"sample.max_tokens": 3072, "evaluate.max_tokens": 3072}
+OWN_24 = {"sample.max_tokens": 1024, "train.num_layers": 8}
 
 
 @pytest.mark.parametrize(
-    "name, machine, problems, peak",
+    "name, settings, machine, problems, peak",
     [
-        ("qwen3-4b-instruct", MAX, 2100, 7),
-        ("qwen3-4b-instruct", ("Apple M4 Pro", 12, 24), 820, 6),
-        ("qwen3-4b-instruct", ("Apple M4", 10, 16), 390, 6),
-        ("qwen3-4b-thinking", MAX, 330, 33),
-        ("qwen3-4b-thinking", ("Apple M4", 10, 32), 50, 18),
-        ("qwen3-4b-thinking", ("Apple M4", 10, 16), None, 10),
-        ("own-code", MAX, None, 43),
-        ("own-code", ("Apple M4", 10, 24), None, 5),
+        ("qwen3-4b-instruct", {}, MAX, 3800, 37),
+        ("qwen3-4b-instruct", INSTRUCT_24, ("Apple M4 Pro", 12, 24), 1700, 15),
+        ("qwen3-4b-instruct", INSTRUCT_16, ("Apple M4", 10, 16), 1100, 8),
+        ("qwen3-4b-thinking", {}, MAX, 630, 42),
+        ("qwen3-4b-thinking", THINKING_32, ("Apple M4", 10, 32), None, 18),
+        ("own-code", {}, MAX, None, 20),
+        ("own-code", OWN_24, ("Apple M4", 10, 24), None, 9),
     ],
 )
-def test_figures_in_the_headers_of_the_recipes(name, machine, problems, peak):
+def test_figures_in_the_headers_of_the_recipes(name, settings, machine, problems, peak):
     head = " ".join(recipe.find(name).read_text().partition("\nname:")[0].replace("#", "").split())
-    sizing = prompts_for(8, Recipe.load(name), mac(*machine), QWEN)
-    assert round(max(sizing.peak_bytes[k] for k in ("sample", "train", "evaluate")) / 1e9) == peak
+    sizing = prompts_for(8, Recipe.load(name, settings), mac(*machine), QWEN)
+    assert (
+        round(sizing.peak_bytes["train"] / 1e9)
+        == peak
+        == round(max(sizing.peak_bytes[k] for k in ("sample", "train")) / 1e9)
+    )
     assert re.search(rf"Peak GB .*\b{peak}\b", head)
     if problems:
         assert round(sizing.problems, -2 if problems > 999 else -1) == problems
         assert f"{problems:,} on an {machine[0].removeprefix('Apple ')}" in head
 
 
-@pytest.mark.parametrize("name, problems, hours", [("qwen3-4b-instruct", 1000, 3), ("qwen3-4b-thinking", 200, 5)])
+@pytest.mark.parametrize("name, problems, hours", [("qwen3-4b-instruct", 1000, 2), ("qwen3-4b-thinking", 200, 3)])
 def test_hours_in_the_headers_of_the_recipes(name, problems, hours):
     loaded = Recipe.load(name)
     assert loaded.problems.train.limit == problems
@@ -235,10 +270,10 @@ def test_hours_in_the_headers_of_the_recipes(name, problems, hours):
 
 
 @pytest.mark.parametrize(
-    "machine, each, judged", [(MAX, 14, 0.7), (("Apple M4", 10, 24), 91, 3.1)]
+    "settings, machine, each, judged", [({}, MAX, 12, 0.7), (OWN_24, ("Apple M4", 10, 24), 53, 3.1)]
 )
-def test_seconds_in_the_header_of_own_code(machine, each, judged):
-    seconds, hours = sized_seconds(Recipe.load("own-code"), machine)
+def test_seconds_in_the_header_of_own_code(settings, machine, each, judged):
+    seconds, hours = sized_seconds(Recipe.load("own-code", settings), machine)
     assert round(seconds) == each and round(hours, 1) == judged
     head = recipe.find("own-code").read_text()
     assert re.search(rf"\b{each}\b", head) and str(judged) in head

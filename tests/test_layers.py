@@ -10,8 +10,7 @@ import mlx_ssd
 PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
-    "assets", "arms", "budget", "attention", "model_size",
-    "training_memory",
+    "assets", "arms", "budget", "attention",
 }  # fmt: skip
 LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report"}
 COMPOSITIONS = {"controls", "evaluation"}  # of libraries, shared by the stages and what stands beside them

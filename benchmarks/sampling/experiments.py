@@ -16,7 +16,6 @@ from benchmarks.sampling import engines
 from benchmarks.sampling.engines import Engine
 from benchmarks.sampling.workload import POLICY, Subject, lengths, requests_for
 from mlx_ssd import budget, machine
-from mlx_ssd.model_size import ModelSize
 from mlx_ssd.sampling.engine import Request
 
 Row = dict[str, Any]
@@ -94,7 +93,7 @@ def steps(subject: Subject, rows: int, context: int, new_tokens: int, rounds: in
         yield row
 
 
-def bandwidth_share(size: ModelSize, rows: int, cached_tokens: float, seconds: float) -> float | None:
+def bandwidth_share(size: budget.ModelSize, rows: int, cached_tokens: float, seconds: float) -> float | None:
     """What a step must read (weights, and keys and values of every row without its padding), as a share of what the
     chip could read in that time. None where the chip's bandwidth is not known."""
     described = machine.describe()

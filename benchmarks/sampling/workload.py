@@ -11,10 +11,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_ssd import models
+from mlx_ssd import budget, models
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key
-from mlx_ssd.model_size import ModelSize
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Model, ProblemSource, Prompt
@@ -51,8 +50,8 @@ class Subject:
         return str(found).rpartition(".")[2]
 
     @property
-    def size(self) -> ModelSize:
-        return ModelSize.of(self.config)
+    def size(self) -> budget.ModelSize:
+        return budget.ModelSize.of(self.config)
 
     def prompt_of(self, tokens: int, first: int = 0) -> list[int]:
         """A prompt of exactly so many tokens: rendered prompts one after the other, from the `first` on."""

@@ -50,34 +50,53 @@ def facts(
         "seconds": {name: round(total, 2) for name, total in seconds.items()},
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
         "verdict": verdict(comparisons, scores["scores"][0]["graded_problems"]),
-        "warnings": warnings(arms, scores) + _too_long(measured),
+        "warnings": warnings(arms, scores),
         "not_measured": not_measured(recipe, scores),
         "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
     }
 
 
 def arm_facts(
-    name: str, recipe: Recipe, selection: dict[str, Any], curation: dict[str, Any], log: list[dict[str, Any]]
+    name: str,
+    recipe: Recipe,
+    selection: dict[str, Any],
+    curation: dict[str, Any],
+    log: list[dict[str, Any]],
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
-    """What made one student. `log`: the lines of its training log."""
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    validation = {e["step"]: e["validation"]["loss"] for e in log if e.get("validation")}
-    tenth = max(1, len(losses) // 10)
+    """What made one student. `log`: the entries of its training log; `measured`: what the train stage returned."""
     return {
         "name": name,
         "sample_decoding": recipe.sample.decoding.model_dump(),
         "selection": selection,
         "curation": curation,
-        "training": {
-            "targets": recipe.train.targets,
-            "steps": sum(entry["step"] > 0 for entry in log),
-            "skipped_steps": sum("skipped" in entry for entry in log),
-            "loss_first_tenth": sum(losses[:tenth]) / tenth,
-            "loss_last_tenth": sum(losses[-tenth:]) / tenth,
-            # On held-out samples, by step; 0 is the base.
-            "validation": validation or None,
-        },
+        "training": {"targets": recipe.train.targets, **training_facts(log), **_of_rows(measured)},
     }
+
+
+def training_facts(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the entries of a training log. Step 0 is the base: it has no loss of its own; nor has a step that was skipped.
+
+    validation: the held-out loss of the base, and the smallest one with its step, whose student was taken.
+    """
+    steps = [entry for entry in log if entry["step"] > 0]
+    losses = [entry["loss"] for entry in steps if "loss" in entry]
+    held_out = {entry["step"]: entry["validation"]["loss"] for entry in log if entry.get("validation")}
+    found: dict[str, Any] = {"steps": len(steps)}
+    if losses:
+        tenth = max(1, len(losses) // 10)
+        found["loss_first_tenth"] = sum(losses[:tenth]) / tenth
+        found["loss_last_tenth"] = sum(losses[-tenth:]) / tenth
+    if skipped := len(steps) - len(losses):
+        found["skipped_steps"] = skipped
+    if held_out:
+        best = min(held_out, key=lambda step: held_out[step])
+        found["validation"] = {"base": held_out.get(0), "best": held_out[best], "best_step": best}
+    return found
+
+
+def _of_rows(measured: dict[str, Any]) -> dict[str, int]:
+    return {name: measured[name] for name in ("rows_dropped", "rows_cut") if measured.get(name)}
 
 
 def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
@@ -136,15 +155,6 @@ def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
             problems = scores["scores"][0]["problems"]
             found.append(f"{count} of the {problems} test problems were prompts that {name} was trained on.")
     return found
-
-
-def _too_long(measured: dict[str, Any]) -> list[str]:
-    return [
-        f"{count} training rows of {unit} were longer than train.max_length and {what}."
-        for unit, of_unit in measured.items()
-        for what, count in of_unit.get("too_long", {}).items()
-        if count
-    ]
 
 
 def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:

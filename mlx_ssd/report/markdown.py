@@ -139,20 +139,24 @@ def _made_of(arm: dict[str, Any]) -> str:
     return (
         f"{arm['name']}: {curation['kept']:,} of {curation['samples']:,} self-samples drawn at "
         f"{decoding(arm['sample_decoding'])}; dropped: {dropped}; prompts: {prompts}; no answer was checked; "
-        f"{training['steps']} optimizer steps, loss {training['loss_first_tenth']:.3f} (first tenth) -> "
-        f"{training['loss_last_tenth']:.3f} (last tenth){_guarded(training)}."
+        f"{_trained(training)}."
     )
 
 
-def _guarded(training: dict[str, Any]) -> str:
-    said = ""
-    if training["skipped_steps"]:
-        said += f"; {training['skipped_steps']} steps skipped, not finite"
-    if measured := training["validation"]:
-        best = min(measured, key=measured.__getitem__)
-        first = next(iter(measured))
-        said += f"; held out {measured[first]:.3f} at step {first}, {measured[best]:.3f} at step {best}, which was kept"
-    return said
+def _trained(training: dict[str, Any]) -> str:
+    found = [f"{training['steps']} optimizer steps"]
+    if skipped := training.get("skipped_steps"):
+        found.append(f"{skipped} of them skipped (no finite loss or gradient)")
+    if "loss_first_tenth" in training:
+        first, last = training["loss_first_tenth"], training["loss_last_tenth"]
+        found.append(f"loss {first:.3f} (first tenth) -> {last:.3f} (last tenth)")
+    for name, what in (("rows_dropped", "left out"), ("rows_cut", "cut")):
+        if name in training:
+            found.append(f"{training[name]:,} samples {what} for their length")
+    if validation := training.get("validation"):
+        base = f"{validation['base']:.3f} (base) -> " if validation["base"] is not None else ""
+        found.append(f"held-out loss {base}{validation['best']:.3f} (step {validation['best_step']}, the best)")
+    return ", ".join(found)
 
 
 def _markdown(table: Table) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mlx_ssd import arms
-from mlx_ssd.layout import RunFiles
+from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
@@ -39,6 +39,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.report.facts import arm_facts, facts
     from mlx_ssd.report.markdown import render
 
+    measured = read_json(files.manifest)["stages"]
     trained = [
         arm_facts(
             arm.name,
@@ -46,6 +47,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
             read_json(arm.files.selection),
             read_json(arm.files.curation),
             [json.loads(line) for line in arm.files.training_log.read_text().splitlines()],
+            measured["train" if arm.name == MAIN else f"train.{arm.name}"]["measured"],
         )
         for arm in arms.students(recipe, files.directory)
     ]

@@ -1,18 +1,24 @@
-"""Train: LoRA on the model's own tokens -> round-1/{adapter,checkpoints,train_log.jsonl}."""
+"""Train: the student on the model's own tokens -> round-1/{adapter,checkpoints,train_log.jsonl}."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import models
+from mlx_ssd.budget import ModelSize, TrainingPlan, training_plan
+from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import RunFiles
-from mlx_ssd.recipe import Recipe
+from mlx_ssd.recipe import Recipe, Training
 from mlx_ssd.storage import hash_path
 
-VERSION = 2
-CACHE_SHARE = 0.1  # of the memory, at the least, for buffers that MLX keeps for use again
+VERSION = 3
+# Of the memory: buffers that MLX keeps for reuse. A buffer serves again for about its own size alone, and nearly every
+# row has a length of its own: without a limit each of them leaves its buffers behind.
+CACHE_SHARE = 0.1
+CAUTIOUS_ROW = 1024  # tokens, where the memory of a model cannot be computed
 
 
 def settings(recipe: Recipe) -> dict:
@@ -42,31 +48,20 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     import mlx.core as mx
 
     from mlx_ssd.decoding.policy import DecodingPolicy
-    from mlx_ssd.model_size import ModelSize
     from mlx_ssd.progress import Progress
     from mlx_ssd.records import TrainingRow
-    from mlx_ssd.sampling.memory import weight_bytes, working_set
+    from mlx_ssd.sampling.memory import working_set
     from mlx_ssd.storage import Journal
     from mlx_ssd.training.loop import train
-    from mlx_ssd.training.rows import fit_rows, length
-    from mlx_ssd.training_memory import TrainingMemory
 
-    rows = Journal(files.rows, TrainingRow).read()
-    longest = max(map(length, fit_rows(rows, recipe.train.max_length, recipe.train.too_long).rows))
     source = models.locate(recipe.model)
     model, _ = models.load(source, recipe.model.dtype)
-    size = ModelSize.of(models.read_config(recipe.model))
-    memory = working_set() if recipe.train.memory_gb is None else recipe.train.memory_gb * 1e9
-    plan = TrainingMemory(size, recipe.train, weight_bytes(model), mx.metal.is_available()).plan(memory, longest)
-    # Rows of every length leave behind buffers of every size, which are seldom of use again.
-    mx.set_cache_limit(int(max(memory - plan.peak_bytes, CACHE_SHARE * memory)))
-
-    chosen = recipe.train.model_dump() | {
-        "validation": recipe.train.validation,
-        "row_tokens": plan.row_tokens,
-        "gradient_checkpointing": plan.gradient_checkpointing,
-        "seed": recipe.seed,
-    }
+    rows = Journal(files.rows, TrainingRow).read()
+    memory = int(1e9 * recipe.train.memory_gb) if recipe.train.memory_gb else working_set()
+    plan = _plan(model, models.read_config(recipe.model), rows, recipe.train, memory)
+    mx.set_cache_limit(int(CACHE_SHARE * memory))
+    trainer = SimpleNamespace(**dict(recipe.train), seed=recipe.seed)
+    trainer.row_tokens, trainer.gradient_checkpointing = plan.row_tokens, plan.gradient_checkpointing
     identity = {**settings(recipe), "inputs": inputs(recipe, files), "version": VERSION}
     bar: Progress | None = None
 
@@ -76,10 +71,13 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         bar.update(step, "skipped" if loss is None else f"loss {loss:.3f}")
 
     policy = DecodingPolicy(**recipe.sample.decoding.model_dump())
-    result = train(model, rows, SimpleNamespace(**chosen), files.round, identity, show, policy)
+    result = train(model, rows, trainer, files.round, identity, show, policy)
     if bar:
         bar.finish("" if result.loss is None else f"loss {result.loss:.3f}")
-    measured = {
+    for note in (*result.warnings, *_notes(result, recipe.train)):
+        print(f"note: {note}", file=sys.stderr)
+    best = result.best
+    found = {
         "steps": result.steps,
         "resumed_from": result.resumed_from,
         "completion_tokens": result.completion_tokens,
@@ -87,23 +85,55 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         "packed": result.packed,
         "row_tokens": plan.row_tokens,
         "gradient_checkpointing": plan.gradient_checkpointing,
-        "expected_peak_bytes": round(plan.peak_bytes),
-        "skipped_steps": result.skipped_steps,
-        "too_long": {"dropped": result.rows.dropped, "cut": result.rows.cut},
+        "rows_dropped": result.rows.dropped or None,
+        "rows_cut": result.rows.cut or None,
+        "skipped_steps": result.skipped_steps or None,
+        "best_step": best.step if best and best.weights else None,
+        "validation_loss": best.loss if best and best.weights else None,
+        "predicted_peak_bytes": plan.peak_bytes and round(plan.peak_bytes),
     }
-    if result.best:
-        measured["best_step"] = result.best.step
-    for note in (*result.warnings, *_notes(measured)):
-        print(f"note: {note}", file=sys.stderr)
-    return measured
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _notes(measured: dict[str, Any]) -> list[str]:
-    steps, skipped = measured["steps"], measured["skipped_steps"]
-    lost = {what: count for what, count in measured["too_long"].items() if count}
-    found = [f"{count} training rows longer than train.max_length were {what}" for what, count in lost.items()]
-    if skipped:
-        found.append(f"{skipped} of {steps} steps were skipped: loss or gradient was not finite")
-    if (best := measured.get("best_step", steps)) < steps:
-        found.append(f"the student of step {best} of {steps} was kept: its loss on held-out samples is the lowest")
-    return found
+def _plan(model: Any, config: dict[str, Any], rows: list[Any], train: Training, memory: int) -> TrainingPlan:
+    """How a step's work is cut, from the model as it is loaded and the rows as they are."""
+    from mlx.utils import tree_flatten
+
+    from mlx_ssd.sampling.memory import weight_bytes
+    from mlx_ssd.training.forward import output_head
+    from mlx_ssd.training.rows import fit_rows, length
+
+    lengths = [length(row) - 1 for row in fit_rows(rows, train.max_length, train.too_long).rows]
+    step_tokens = -(-sum(lengths) * min(train.rows_per_step, len(lengths)) // len(lengths))
+    try:
+        size = ModelSize.of(config)
+    except BadInput:  # an unusual model
+        row_tokens, recompute = train.row_tokens or CAUTIOUS_ROW, train.gradient_checkpointing is not False
+        return TrainingPlan(row_tokens, recompute, None)
+    return training_plan(
+        size,
+        train,
+        weight_bytes(model),
+        memory,
+        max(lengths),
+        step_tokens,
+        half=any(array.dtype.size == 2 for _, array in tree_flatten(model.parameters())),
+        plain_head=output_head(model) is not None,
+    )
+
+
+def _notes(result: Any, train: Training) -> Iterator[str]:
+    rows, best = result.rows, result.best
+    for count, what in ((rows.dropped, "left out"), (rows.cut, "cut")):
+        if count:
+            yield f"{count} training rows were longer than train.max_length {train.max_length} and were {what}"
+    if result.skipped_steps:
+        yield f"{result.skipped_steps} of {result.steps} steps had no finite loss or gradient and were skipped"
+    if not best or not best.weights:
+        return
+    if train.validation.patience is not None and best.worse_since >= train.validation.patience:
+        yield f"training ended at step {result.steps}: {best.worse_since} validations without a better loss"
+    if best.step == 0:
+        yield "no step made the loss on held-out samples smaller: the student is the base itself"
+    elif best.step < result.steps:
+        yield f"the student is that of step {best.step}, where the loss on held-out samples was smallest"

@@ -18,11 +18,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlx_ssd.budget.training import CHUNK_BYTES
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.training.batches import Batch
 from mlx_ssd.training.forward import Head, completion_states, forward_pass
 from mlx_ssd.training.targets import Base, Targets, TargetsOf, no_distribution, soft_targets, token_targets
-from mlx_ssd.training_memory import CHUNK_BYTES
 
 
 @dataclass(frozen=True)

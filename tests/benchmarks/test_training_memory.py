@@ -2,16 +2,26 @@
 
 import pytest
 
-from benchmarks.training_memory import BASE, peak_bytes
-from mlx_ssd.budget import ACTIVATION_BYTES, LOGIT_BYTES
+from benchmarks.training_memory import KINDS, LONG, SHORT, Shape, logit_bytes, step_peak
+from mlx_ssd.budget import ModelSize
+from mlx_ssd.budget.training import FULL, HALF, SINGLE, step_bytes
+from mlx_ssd.recipe import Training
+
+SHAPE = Shape(96, 320, 160, 64, layers=5)
 
 
-def test_activations_of_a_layer():
-    tokens, shallow, deep = 64, 2, 6
-    measured = (peak_bytes(BASE, deep, tokens) - peak_bytes(BASE, shallow, tokens)) / (deep - shallow) / tokens
-    assert measured == pytest.approx(sum(ACTIVATION_BYTES[name] * BASE[name] for name in BASE), rel=0.25)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("samples", [SHORT[:3], LONG[:1]])
+def test_a_step_takes_what_is_predicted(kind, recompute, samples):
+    train = Training(method="full" if kind == "full" else "lora", rank=2)
+    size, longest = ModelSize.of(SHAPE.config), max(samples)
+    predicted = step_bytes(size, train, sum(samples), longest, recompute, half=kind == "half")
+    assert predicted == pytest.approx(step_peak(kind, SHAPE, samples, recompute), rel=0.25)
 
 
-def test_logits_of_completion_tokens():
-    few, many = (peak_bytes(BASE, 2, 64, completion, vocabulary=4096) for completion in (8, 56))
-    assert (many - few) / 48 / 4096 == pytest.approx(LOGIT_BYTES, rel=0.25)
+@pytest.mark.parametrize("kind, of", [("half", HALF), ("single", SINGLE), ("full", FULL)])
+@pytest.mark.parametrize("plain_head", [True, False])
+def test_logits(kind, of, plain_head):
+    expected = of.logits if plain_head else of.logits + of.all_logits
+    assert logit_bytes(kind, plain_head) == pytest.approx(expected, rel=0.25)

@@ -11,8 +11,8 @@ from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
-from mlx_ssd.report.facts import not_measured, sentence, verdict, warnings
-from mlx_ssd.report.markdown import difference_table, render, score_table
+from mlx_ssd.report.facts import arm_facts, not_measured, sentence, training_facts, verdict, warnings
+from mlx_ssd.report.markdown import details, difference_table, render, score_table
 
 SUITE, OWN = "embedded-test", "t0.9-k20-p0.8"
 TWO_STAGE = "two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8"
@@ -156,7 +156,6 @@ def test_curation_and_training(files, report, recipe):
     assert training["steps"] == len(log) == recipe.train.epochs * -(-len(rows) // recipe.train.rows_per_step)
     tenth = max(1, len(log) // 10)
     losses = [entry["loss"] for entry in log]
-    assert training["validation"] is None and training["skipped_steps"] == 0
     assert training["loss_first_tenth"] == pytest.approx(sum(losses[:tenth]) / tenth)
     assert training["loss_last_tenth"] == pytest.approx(sum(losses[-tenth:]) / tenth)
 
@@ -260,3 +259,39 @@ def test_warnings():
     cut, leaked = warnings([arm], scores)
     assert cut.startswith("75 % of the samples of student were cut at sample.max_tokens or in a loop")
     assert leaked == "4 of the 9 test problems were prompts that student was trained on."
+
+
+LOG = [
+    {"step": 0, "validation": {"loss": 1.25}},
+    {"step": 1, "loss": 1.0},
+    {"step": 2, "skipped": "gradient", "validation": {"loss": 0.75, "loss_kept_mass": 0.5, "loss_conditional": 0.25}},
+    {"step": 3, "loss": 0.5, "loss_kept_mass": 0.25, "loss_conditional": 0.25},
+    {"step": 4, "loss": 0.25, "validation": {"loss": 0.875}},
+]
+
+
+def test_training_with_validation_and_skipped_steps(report):
+    found = training_facts(LOG)
+    assert found == {
+        "steps": 4, "skipped_steps": 1, "loss_first_tenth": 1.0, "loss_last_tenth": 0.25,
+        "validation": {"base": 1.25, "best": 0.75, "best_step": 2},
+    }  # fmt: skip
+    student = report["arms"][0]
+    arm = arm_facts("student", Recipe(), student["selection"], student["curation"], LOG, {"rows_cut": 3, "steps": 4})
+    *_, said = details({"scores": [], "arms": [arm]})
+    for phrase in (
+        "4 optimizer steps, 1 of them skipped",
+        "loss 1.000 (first tenth) -> 0.250 (last tenth)",
+        "3 samples cut for their length",
+        "held-out loss 1.250 (base) -> 0.750 (step 2, the best)",
+    ):
+        assert phrase in said
+
+
+def test_training_of_which_nothing_is_finite():
+    """A validation that is not finite stands in the log as an empty one."""
+    log = [{"step": 0, "validation": {}}, {"step": 1, "skipped": "loss", "validation": {}}]
+    log.append({"step": 2, "skipped": "loss"})
+    assert training_facts(log) == {"steps": 2, "skipped_steps": 2}
+    later = training_facts([*log, {"step": 3, "loss": 1.0, "validation": {"loss": 0.5}}])
+    assert later["validation"] == {"base": None, "best": 0.5, "best_step": 3}

@@ -54,9 +54,9 @@ def test_what_is_too_long_is_counted_and_said(untrained):
     over = sum(length > limit for length in lengths)
     process = train(files, f"train.max_length={limit}", "train.too_long=drop", "train.epochs=1")
     assert process.returncode == 0, process.stderr
-    assert f"{over} training rows longer than train.max_length were dropped" in process.stderr
+    assert f"{over} training rows were longer than train.max_length {limit} and were left out" in process.stderr
     measured = json.loads(files.manifest.read_text())["stages"]["train"]["measured"]
-    assert measured["too_long"] == {"dropped": over, "cut": 0} and measured["packed"]
+    assert measured["rows_dropped"] == over and "rows_cut" not in measured and measured["packed"]
 
 
 def test_an_empty_completion(untrained):

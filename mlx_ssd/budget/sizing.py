@@ -7,11 +7,11 @@ parameters, A = layers x heads x head size, c a token's context, B the rows deco
     KV bytes a token = 2 x layers x key-value heads x head size x 2 (bfloat16)
     F(c)             = 2 P + 4 A c FLOPs of a token; of a mixture only the active experts count
     decoding         = max((W + B c KV) / (70 % of the bandwidth), B F(c) / prefill rate) + 1 ms a step of B tokens
-    training         = (F(c) + S (F(c) + 4 A c)) / training rate a token, with S the share of the layers that wear
-                       an adapter: the base is frozen, and no gradient goes below the lowest adapter;
-                       soft targets add a forward pass, F(c),
-                       and so does gradient checkpointing, of the layers that are trained
-    training bytes   : training_memory.py
+    training         = (F(c) + S (F(c) + 4 A c)) / training rate a token, with S the share of the layers that are
+                       trained: no gradient goes below the lowest; c is the whole sample, as attention computes all of
+                       its square (budget/training.py). Soft targets add a forward pass, F(c), recomputed layers S F(c),
+                       the gradient of all weights S F(c)
+    training bytes   : budget/training.py
 
 For one row the decoding formula gives 145 tokens/s on an M4 Max and 44 on an M3 Pro for Qwen3-4B in 4 bits;
 published are 135 (mlx-lm's BENCHMARKS.md) and 45 (mlx-lm issue 1569). For many rows nothing is published.
@@ -19,26 +19,21 @@ published are 135 (mlx-lm's BENCHMARKS.md) and 45 (mlx-lm issue 1569). For many 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_ssd.budget.chips import PREFILL_FLOPS_PER_GPU_CORE, TRAINING_FLOPS_PER_GPU_CORE, Chip, chip_of
+from mlx_ssd.budget.model_size import ModelSize
+from mlx_ssd.budget.training import TrainingPlan, training_plan
 from mlx_ssd.errors import BadInput
-from mlx_ssd.model_size import ModelSize
-from mlx_ssd.recipe import Recipe
-from mlx_ssd.training_memory import TrainingMemory, TrainingPlan
+from mlx_ssd.recipe import Recipe, Training
 
 BANDWIDTH_SHARE = 0.7  # of what Apple publishes
 STEP_SECONDS = 0.001  # launching kernels and drawing tokens, a decoding step
 MEMORY_SHARE = 0.65  # of the machine's; macOS lets the GPU have 67 to 75 %
-# Of bfloat16 matrix work. Prefill of 4-bit Qwen3-4B is published at 1,622 tokens/s on an M4 Max (BENCHMARKS.md), which
-# is 0.29, and at 615 on an M3 Pro (issue 1569): 0.25 to 0.32. An M5 should do better: its neural accelerators are not
-# counted.
-PREFILL_FLOPS_PER_GPU_CORE = 0.25e12
-# mlx-lm's LORA.md: 250 tokens/s, 4 of 32 layers of Mistral-7B, M1 Max.
-TRAINING_FLOPS_PER_GPU_CORE = 0.13e12
-# Of a row in decoding, for each entry of the vocabulary: its logits, and what draws from them.
-LOGIT_BYTES = 20
+LOGIT_BYTES = 20  # a row of a decoding step and vocabulary entry
 
 # Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
 # twice the mean one, and no answer is longer than max_tokens.
@@ -48,60 +43,7 @@ UNKNOWN_PROBLEMS = 100  # of a test set whose size the recipe does not say
 RESERVE = 0.1  # of the hours: loading, checkpoints, heat
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 WORTHWHILE = 1.05  # more rows must gain so much; they cost memory, and beyond some the arithmetic is the limit
-
-# Cores of the CPU, GB/s, cores of the GPU: Apple's technical specifications. Where CPU cores do not tell
-# two GPUs apart the smaller is taken.
-CHIPS: dict[str, tuple[tuple[int, float, int], ...]] = {
-    "Apple M1": ((8, 68.25, 7),),
-    "Apple M1 Pro": ((8, 200, 14), (10, 200, 14)),
-    "Apple M1 Max": ((10, 400, 24),),
-    "Apple M1 Ultra": ((20, 800, 48),),
-    "Apple M2": ((8, 100, 8),),
-    "Apple M2 Pro": ((10, 200, 16), (12, 200, 19)),
-    "Apple M2 Max": ((12, 400, 30),),
-    "Apple M2 Ultra": ((24, 800, 60),),
-    "Apple M3": ((8, 100, 8),),
-    "Apple M3 Pro": ((11, 150, 14), (12, 150, 18)),
-    "Apple M3 Max": ((14, 300, 30), (16, 400, 40)),
-    "Apple M3 Ultra": ((28, 819, 60), (32, 819, 80)),
-    "Apple M4": ((8, 120, 8), (10, 120, 8)),
-    "Apple M4 Pro": ((12, 273, 16), (14, 273, 20)),
-    "Apple M4 Max": ((14, 410, 32), (16, 546, 40)),
-    "Apple M5": ((10, 153, 8),),
-    "Apple M5 Pro": ((15, 307, 16), (18, 307, 20)),
-    "Apple M5 Max": ((18, 460, 32),),
-}
-
-_QWEN3_4B = {
-    "head_dim": 128,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 36,
-    "num_key_value_heads": 8,
-    "quantization": {"group_size": 64, "bits": 4},
-    "tie_word_embeddings": True,
-    "vocab_size": 151936,
-}
-# The part of config.json that is read here, of models that need not be downloaded to plan with them.
-KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
-    "mlx-community/Qwen3-4B-Instruct-2507-4bit": _QWEN3_4B,
-    "mlx-community/Qwen3-4B-Thinking-2507-4bit": _QWEN3_4B,
-}
-
-
-@dataclass(frozen=True)
-class Chip:
-    bytes_per_second: float
-    gpu_cores: int
-
-    @property
-    def prefill_flops(self) -> float:
-        return self.gpu_cores * PREFILL_FLOPS_PER_GPU_CORE
-
-    @property
-    def training_flops(self) -> float:
-        return self.gpu_cores * TRAINING_FLOPS_PER_GPU_CORE
+MOST_PROBLEMS = 10**6
 
 
 @dataclass(frozen=True)
@@ -130,33 +72,32 @@ def prompts_for(hours: float, recipe: Recipe, machine: Mapping[str, Any], config
     judging = _work(recipe, recipe.problems.test.source, recipe.evaluate.max_tokens)
     sample_rows = _rows(chip, model, sampling, limit, "sample.max_tokens")
     evaluate_rows = _rows(chip, model, judging, limit, "evaluate.max_tokens")
-    students = [recipe.of_arm(name) for name in ("student", *(arm.name for arm in recipe.arms))]
-    plans = [_training_plan(model, r, _work(r, r.problems.train.source, r.sample.max_tokens), limit) for r in students]
+    students = [_Student.of(recipe.of_arm(name), model, limit) for name in _students(recipe)]
+    largest = max(students, key=lambda student: student.plan.peak_bytes).plan
     peak = {
         "sample": _decoding_bytes(model, sample_rows, sampling),
-        "train": max(plan.peak_bytes for plan in plans),
+        "train": largest.peak_bytes,
         "evaluate": _decoding_bytes(model, evaluate_rows, judging),
     }
 
-    sampled_apart = len({repr((r.problems.train, r.sample)) for r in students})
-    samples = recipe.sample.samples_per_problem
-    each = {
-        "sample": sampled_apart * samples * _answer_seconds(chip, model, sample_rows, sampling),
-        "train": sum(
-            r.train.epochs * samples * _training_seconds(chip, model, r, plan, sampling)
-            for r, plan in zip(students, plans, strict=True)
-        ),
-    }
+    sampled_apart = len({repr((s.recipe.problems.train, s.recipe.sample)) for s in students})
+    sampled = sampled_apart * recipe.sample.samples_per_problem * _answer_seconds(chip, model, sample_rows, sampling)
     grading = GRADE_SECONDS / recipe.evaluate.workers
-    fixed = _judged_answers(recipe) * (_answer_seconds(chip, model, evaluate_rows, judging) + grading)
-    left = hours * 3600 * (1 - RESERVE) - fixed
-    problems = int(left / sum(each.values()))
-    if problems < recipe.train.rows_per_step:
+    judged = _judged_answers(recipe) * (_answer_seconds(chip, model, evaluate_rows, judging) + grading)
+
+    def seconds_of(problems: int) -> dict[str, float]:
+        training = sum(student.training_seconds(chip, model, problems) for student in students)
+        return {"sample": problems * sampled, "train": training, "evaluate": judged}
+
+    least = recipe.train.rows_per_step
+    there = hours * 3600 * (1 - RESERVE)
+    problems = bisect_right(range(MOST_PROBLEMS), there, key=lambda n: sum(seconds_of(n).values())) - 1
+    if problems < least:
         raise BadInput(
-            f"--hours {hours:g}: evaluation alone takes {fixed / 3600:.1f} h here (computed), and no training step "
+            f"--hours {hours:g}: evaluation alone takes {judged / 3600:.1f} h here (computed), and no training step "
             "fits beside it; give more hours, or lower evaluate.samples_per_problem or problems.test.limit"
         )
-    seconds = {stage: problems * cost for stage, cost in each.items()} | {"evaluate": fixed}
+    seconds = seconds_of(problems)
 
     def hours_of(stage: str) -> str:
         return f"{seconds[stage] / 3600:.1f} h"
@@ -172,24 +113,14 @@ def prompts_for(hours: float, recipe: Recipe, machine: Mapping[str, Any], config
             f"training {hours_of('train')}, evaluation {hours_of('evaluate')}; {RESERVE:.0%} of the time is kept back.",
             f"Peak memory: sampling {peak['sample'] / 1e9:.1f} GB, training {peak['train'] / 1e9:.1f} GB, of "
             f"{limit / 1e9:.1f} GB that the GPU is trusted to have.",
+            f"Training takes rows of {largest.row_tokens:,} tokens"
+            + (" and recomputes activations." if largest.gradient_checkpointing else "."),
             f"Assumed: {sampling.prompt} tokens a prompt, {sampling.answer:,} an answer; {BANDWIDTH_SHARE:.0%} of "
             f"{chip.bytes_per_second / 1e9:.0f} GB/s; {chip.gpu_cores} GPU cores of "
             f"{PREFILL_FLOPS_PER_GPU_CORE / 1e12:.2f} TFLOPS, in training {TRAINING_FLOPS_PER_GPU_CORE / 1e12:.2f}.",
             "Computed from published figures, not yet measured on a Mac: the first hour will tell.",
         ),
     )
-
-
-def chip_of(machine: Mapping[str, Any]) -> Chip:
-    """The chip that machine.describe() names. Raises BadInput for one whose speed is not known."""
-    variants = CHIPS.get(machine["chip"])
-    if not variants:
-        raise BadInput(
-            f"--hours cannot size a run on {machine['chip']}: its memory bandwidth is not known; leave --hours out and "
-            "choose yourself: --set problems.train.limit=500 --set sample.rows=16 --set evaluate.rows=16"
-        )
-    _, gigabytes, gpu_cores = next((v for v in variants if v[0] == machine["cores"]), variants[0])
-    return Chip(gigabytes * 1e9, gpu_cores)
 
 
 def decoding_step_seconds(chip: Chip, model: ModelSize, rows: int, context: float) -> float:
@@ -219,17 +150,51 @@ def _answer_seconds(chip: Chip, model: ModelSize, rows: int, work: _Work) -> flo
     return work.prompt * model.flops(work.prompt / 2) / chip.prefill_flops + work.answer * step / rows
 
 
-def _training_seconds(chip: Chip, model: ModelSize, recipe: Recipe, plan: TrainingPlan, work: _Work) -> float:
+@dataclass(frozen=True)
+class _Student:
+    recipe: Recipe
+    work: _Work
+    plan: TrainingPlan
+
+    @classmethod
+    def of(cls, recipe: Recipe, model: ModelSize, limit: float) -> _Student:
+        work, train = _work(recipe, recipe.problems.train.source, recipe.sample.max_tokens), recipe.train
+        longest = min(work.longest_prompt + work.longest_answer, train.max_length)
+        memory = 1e9 * train.memory_gb if train.memory_gb else limit
+        step_tokens = train.rows_per_step * (work.prompt + work.answer)
+        try:
+            plan = training_plan(model, train, model.weight_bytes, memory, longest, step_tokens)
+        except BadInput as error:
+            raise BadInput(f"{error} or lower sample.max_tokens") from None
+        return cls(recipe, work, plan)
+
+    def training_seconds(self, chip: Chip, model: ModelSize, problems: int) -> float:
+        """Of so many problems, validation included."""
+        train, validation = self.recipe.train, self.recipe.train.validation
+        samples = problems * self.recipe.sample.samples_per_problem
+        held_out = samples * validation.percent / 100 if validation else 0
+        taken = train.steps * train.rows_per_step if train.steps else train.epochs * (samples - held_out)
+        seconds = taken * _training_seconds(chip, model, train, self.work, self.plan.gradient_checkpointing)
+        if validation:
+            times = 1 + taken / train.rows_per_step / validation.every_steps
+            seconds += times * held_out * _forward_seconds(chip, model, train, self.work)
+        return seconds
+
+
+def _forward_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work) -> float:
+    """The loss of one sample."""
+    length = work.prompt + work.answer
+    passes = 2 if train.targets == "distribution" else 1
+    return passes * length * model.flops(length) / chip.training_flops
+
+
+def _training_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work, recompute: bool) -> float:
     """One sample once."""
     length = work.prompt + work.answer
-    context = length / 2
-    forward, share = model.flops(context), model.trained_share(recipe.train.num_layers)
-    flops = forward + share * (forward + 4 * model.attention * context)
-    if recipe.train.targets == "distribution":
-        flops += forward
-    if plan.gradient_checkpointing:
-        flops += share * forward
-    return length * flops / chip.training_flops
+    forward, share = model.flops(length), model.trained_share(train.num_layers)
+    passes = 1 + recompute + (train.method == "full")
+    backward = share * (passes * forward + 4 * model.attention * length)
+    return _forward_seconds(chip, model, train, work) + length * backward / chip.training_flops
 
 
 def _decoding_bytes(model: ModelSize, rows: int, work: _Work) -> float:
@@ -252,17 +217,8 @@ def _rows(chip: Chip, model: ModelSize, work: _Work, limit: float, setting: str)
     return next(rows for rows, took in seconds.items() if took <= WORTHWHILE * min(seconds.values()))
 
 
-def _training_plan(model: ModelSize, recipe: Recipe, work: _Work, limit: float) -> TrainingPlan:
-    memory = TrainingMemory(model, recipe.train)
-    longest = work.longest_prompt + work.longest_answer
-    if recipe.train.too_long != "error":
-        longest = min(longest, recipe.train.max_length)
-    try:
-        return memory.plan(min(limit, 1e9 * (recipe.train.memory_gb or limit)), longest)
-    except BadInput as error:
-        fits = memory.longest(limit, True) - work.longest_prompt
-        mend = f", or lower sample.max_tokens (to {fits})" if fits > 0 else ""
-        raise BadInput(f"{error}{mend}") from None
+def _students(recipe: Recipe) -> list[str]:
+    return ["student", *(arm.name for arm in recipe.arms)]
 
 
 def _judged_answers(recipe: Recipe) -> int:

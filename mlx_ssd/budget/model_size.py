@@ -8,9 +8,22 @@ from typing import Any
 
 from mlx_ssd.errors import BadInput
 
-# What a backward pass holds: bytes a token and trained layer for each unit of hidden size, MLP, query and key-value
-# width, in bfloat16. Measured on Linux: `python -m benchmarks.training_memory`.
-ACTIVATION_BYTES = {"hidden": 32, "mlp": 13, "query": 11, "key_value": 18}
+_QWEN3_4B = {
+    "head_dim": 128,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "quantization": {"group_size": 64, "bits": 4},
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+# The part of config.json that is read here, of models that need not be downloaded to plan with them.
+KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
+    "mlx-community/Qwen3-4B-Instruct-2507-4bit": _QWEN3_4B,
+    "mlx-community/Qwen3-4B-Thinking-2507-4bit": _QWEN3_4B,
+}
 
 
 @dataclass(frozen=True)
@@ -18,19 +31,22 @@ class ModelSize:
     """What of a model costs bytes and seconds."""
 
     layers: int
+    hidden: int
+    mlp: int  # width that one token goes through, in a mixture that of its experts together
+    query: int  # width: heads x head size
+    key_value: int
+    heads: int
+    vocabulary: int
     parameters: int
+    layer_parameters: int  # of these, what lies in the layers: not the embedding and the head
     active: int  # parameters that a token is multiplied with
     weight_bytes: float
     expert_bytes: float  # of these, what lies in experts
     expert_share: float  # of the experts, what one token goes through
     kv_bytes: int  # a token of context
     attention: int  # layers x heads x head size
-    hidden: int
-    heads: int
-    activation_bytes: int  # of a token in one layer, kept for the backward pass
-    adapter_parameters: int  # of rank 1, on every linear layer but those of experts
-    expert_adapter_parameters: int  # of rank 1, on every expert
-    vocabulary: int
+    adapter_parameters: int  # of rank 1, on every linear layer outside of experts
+    expert_adapter_parameters: int  # of rank 1, on each expert
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelSize:
@@ -51,29 +67,33 @@ class ModelSize:
         width = (config.get("moe_intermediate_size") or mlp) if experts > 1 else mlp
         attention = layers * (2 * hidden * query + 2 * hidden * key_value)
         expert = layers * 3 * hidden * width
-        mlps = layers * 3 * experts * (hidden + width)
         embedding = vocabulary * hidden
-        parameters = attention + experts * expert + embedding * (1 if config.get("tie_word_embeddings") else 2)
+        layer_parameters = attention + experts * expert
+        parameters = layer_parameters + embedding * (1 if config.get("tie_word_embeddings") else 2)
         quantization = config.get("quantization") or config.get("quantization_config") or {}
         bits = 32.0 if (config.get("torch_dtype") or config.get("dtype")) == "float32" else 16.0
         if "bits" in quantization:
             bits = quantization["bits"] + 32 / (quantization.get("group_size") or 64)
-        widths = {"hidden": hidden, "mlp": width * used, "query": query, "key_value": key_value}
+        mlp_adapter = 3 * layers * (hidden + width)
         return cls(
             layers=layers,
+            hidden=hidden,
+            mlp=width * used,
+            query=query,
+            key_value=key_value,
+            heads=heads,
+            vocabulary=vocabulary,
             parameters=parameters,
+            layer_parameters=layer_parameters,
             active=attention + used * expert + embedding,  # an embedding is looked up, the head is multiplied with
             weight_bytes=parameters * bits / 8,
             expert_bytes=experts * expert * bits / 8,
             expert_share=used / experts,
             kv_bytes=2 * layers * key_value * 2,
             attention=layers * query,
-            hidden=hidden,
-            heads=heads,
-            activation_bytes=sum(ACTIVATION_BYTES[name] * width for name, width in widths.items()),
-            adapter_parameters=layers * 2 * (2 * hidden + query + key_value) + (0 if experts > 1 else mlps),
-            expert_adapter_parameters=mlps if experts > 1 else 0,
-            vocabulary=vocabulary,
+            adapter_parameters=layers * (2 * (hidden + query) + 2 * (hidden + key_value))
+            + (mlp_adapter if experts == 1 else layers * (hidden + experts)),  # of a mixture, the router
+            expert_adapter_parameters=mlp_adapter * experts if experts > 1 else 0,
         )
 
     def flops(self, context: float) -> float:
