@@ -41,7 +41,7 @@ class Validation:
     """
 
     def __init__(self, batches: Sequence[Batch], settings: Any, soft: Soft | None, terms: Soft | None):
-        """soft: the targets of training, None for tokens; terms: of which the loss and its terms are measured besides."""
+        """soft: the targets of training, None for tokens; terms: whose loss, with its terms, is measured besides."""
         self._batches, self._settings, self._soft, self._terms = batches, settings, soft, terms
 
     def is_due(self, step: int, total_steps: int) -> bool:
