@@ -60,8 +60,8 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     memory = int(1e9 * recipe.train.memory_gb) if recipe.train.memory_gb else working_set()
     plan = _plan(model, models.read_config(recipe.model), rows, recipe.train, memory)
     mx.set_cache_limit(int(CACHE_SHARE * memory))
-    trainer = SimpleNamespace(**dict(recipe.train), seed=recipe.seed)
-    trainer.row_tokens, trainer.gradient_checkpointing = plan.row_tokens, plan.gradient_checkpointing
+    chosen = recipe.train.model_dump() | {"validation": recipe.train.validation, "seed": recipe.seed}
+    chosen |= {"row_tokens": plan.row_tokens, "gradient_checkpointing": plan.gradient_checkpointing}
     identity = {**settings(recipe), "inputs": inputs(recipe, files), "version": VERSION}
     bar: Progress | None = None
 
@@ -71,7 +71,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         bar.update(step, "skipped" if loss is None else f"loss {loss:.3f}")
 
     policy = DecodingPolicy(**recipe.sample.decoding.model_dump())
-    result = train(model, rows, trainer, files.round, identity, show, policy)
+    result = train(model, rows, SimpleNamespace(**chosen), files.round, identity, show, policy)
     if bar:
         bar.finish("" if result.loss is None else f"loss {result.loss:.3f}")
     for note in (*result.warnings, *_notes(result, recipe.train)):
