@@ -60,7 +60,7 @@ def parts(model: Any, rows: int, positions: int) -> dict[str, float]:
     dtype = logits.dtype
     linear = _linear_layers(model)
     inputs = {width: mx.random.normal((rows, 1, width), dtype=dtype) for _, width in linear}
-    hidden, head = mx.random.normal((rows, 1, model.args.hidden_size), dtype=dtype), output_head(model)
+    hidden, head = mx.random.normal((rows, 1, model.args.hidden_size), dtype=dtype), output_head(model).of(model)
 
     def multiply() -> list[mx.array]:
         return [layer(inputs[width]) for layer, width in linear] + [head(hidden)]
