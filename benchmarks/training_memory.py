@@ -3,8 +3,8 @@
     python -m benchmarks.training_memory
 
 Small Qwen3 models whose rows are long beside their widths, as on a Mac. What is kept is the difference of two depths,
-what comes and goes is what is above it; one width is doubled at a time. The base is not quantized: that changes the
-weights alone, and on a CPU takes ten times as long. About a minute and a half on two Linux cores; the peak is MLX's own
+what comes and goes is what is above it; one width is larger at a time. The base is not quantized: that changes the
+weights alone, and on a CPU takes ten times as long. About two minutes on two Linux cores; the peak is MLX's own
 count.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from mlx_lm.models import qwen3
 
 from mlx_ssd.budget.model_size import ModelSize
-from mlx_ssd.budget.training import FULL, HALF, SINGLE, Coefficients, step_bytes
+from mlx_ssd.budget.training import FULL, HALF, SINGLE, Coefficients, step_bytes, trained_parameters
 from mlx_ssd.recipe import Training
 from mlx_ssd.training import full, lora
 from mlx_ssd.training.batches import pack_rows
@@ -33,6 +33,7 @@ HEAD = 32  # the size of one
 PROMPT = 8  # tokens; the rest of a sample is its completion
 RANK = 2
 SHORT, LONG = [64] * 8, [512]  # samples of a row
+DEEP = 12  # layers: of few, MLX has not as many in hand at once
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ KINDS: dict[str, tuple[Any, mx.Dtype, Coefficients]] = {
     "single": (lora, mx.float32, SINGLE),
     "full": (full, mx.bfloat16, FULL),
 }
-WIDTHS = ("hidden", "mlp", "query", "key_value")
+FITTED = (Shape(), Shape(hidden=192), Shape(mlp=384), Shape(query=384), Shape(key_value=128))
 
 
 def step_peak(
@@ -97,18 +98,24 @@ def step_peak(
     return mx.get_peak_memory() - before
 
 
+def training(kind: str, num_layers: int = -1) -> Training:
+    return Training(method="full" if kind == "full" else "lora", rank=RANK, num_layers=num_layers)
+
+
 def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
     """The four numbers of LayerBytes: what a layer keeps, or where it is recomputed what comes and goes."""
     _, _, coefficients = KINDS[kind]
     rows, found = [], []
-    for shape in (Shape(), *(replace(Shape(), **{name: 2 * getattr(Shape(), name)}) for name in WIDTHS)):
+    for shape in FITTED:
         for samples in (SHORT, LONG):
             tokens, squares = sum(samples), sum(length**2 for length in samples)
             rows.append([tokens * shape.hidden, tokens * shape.mlp, tokens * (shape.query + shape.key_value)])
             rows[-1].append(squares * shape.query // HEAD)
             if recompute:
-                inputs = shape.layers * tokens * coefficients.input * shape.hidden
-                found.append(step_peak(kind, shape, samples, True) - inputs)
+                deep = replace(shape, layers=DEEP)
+                inputs = DEEP * tokens * coefficients.input * shape.hidden
+                gradient = 4 * trained_parameters(ModelSize.of(deep.config), training(kind))
+                found.append(step_peak(kind, deep, samples, True) - max(inputs, gradient))
             else:
                 shallow = step_peak(kind, replace(shape, layers=2), samples)
                 found.append((step_peak(kind, shape, samples) - shallow) / (shape.layers - 2))
@@ -117,41 +124,47 @@ def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
 
 
 def logit_bytes(kind: str, plain_head: bool) -> float:
-    """Bytes a position and vocabulary entry of what exists of the logits."""
+    """Bytes a position and vocabulary entry: of a chunk, or without a plain head of a row that has several chunks."""
+    samples, vocabularies = (SHORT, (2048, 6144)) if plain_head else (8 * LONG, (8192, 16384))
     few, many = (
-        step_peak(kind, Shape(hidden=32, layers=1, vocabulary=vocabulary), SHORT, plain_head=plain_head)
-        for vocabulary in (2048, 6144)
+        step_peak(kind, Shape(hidden=32, layers=1, vocabulary=vocabulary), samples, plain_head=plain_head)
+        for vocabulary in vocabularies
     )
-    return ((many - few) / 4096 - (8 * 32 if kind == "full" else 0)) / sum(SHORT)
+    of_head = 8 * 32 if kind == "full" and plain_head else 0  # the gradient of the head itself
+    return ((many - few) / (vocabularies[1] - vocabularies[0]) - of_head) / sum(samples)
 
 
 CHECKED = (
-    (Shape(96, 320, 160, 64, layers=10), [200, 150, 40], -1),
+    (Shape(96, 320, 192, 64, layers=10), [200, 150, 40], -1),
     (Shape(160, 256, 96, 32, layers=8), [100] * 3, -1),
     (Shape(64, 384, 192, 96, layers=12), [400], -1),
     (Shape(128, 128, 256, 64, layers=12), [256, 200], 5),
 )
+LARGE = Shape(576, 1536, 576, 192, layers=30, vocabulary=49152)  # SmolLM2-135M's widths; in float32, for the CPU's sake
 
 
 def main() -> None:
     for kind in KINDS:
         kept, working = layer_bytes(kind, False).round(1), layer_bytes(kind, True).round(1)
-        logits = logit_bytes(kind, plain_head=True)
-        every = logit_bytes(kind, plain_head=False) - logits
+        logits, every = (logit_bytes(kind, plain_head) for plain_head in (True, False))
         print(f"{kind:7} hidden, mlp, heads, scores: kept {kept}, working {working}", flush=True)
-        print(f"{kind:7} logits: of a chunk {logits:.1f}, of a row {every:.1f} more", flush=True)
+        print(f"{kind:7} logits: of a chunk {logits:.1f}, of a row {every:.1f}", flush=True)
     for kind in KINDS:
         for shape, samples, num_layers in CHECKED:
-            train = Training(method="full" if kind == "full" else "lora", rank=RANK, num_layers=num_layers)
-            size = ModelSize.of(shape.config)
-            for recompute in (False, True):
-                measured = step_peak(kind, shape, samples, recompute, num_layers)
-                predicted = step_bytes(size, train, sum(samples), max(samples), recompute, half=kind == "half")
-                print(
-                    f"{kind:7} {shape.layers:2} layers, samples {samples}, recomputed {recompute}: "
-                    f"{predicted / 1e6:.1f} MB predicted, {measured / 1e6:.1f} measured, {predicted / measured:.2f}",
-                    flush=True,
-                )
+            check(kind, shape, samples, num_layers)
+    check("single", LARGE, [256, 128], -1)
+
+
+def check(kind: str, shape: Shape, samples: Sequence[int], num_layers: int) -> None:
+    size, train = ModelSize.of(shape.config), training(kind, num_layers)
+    for recompute in (False, True):
+        measured = step_peak(kind, shape, samples, recompute, num_layers)
+        predicted = step_bytes(size, train, sum(samples), max(samples), recompute, half=kind == "half")
+        print(
+            f"{kind:7} {shape.layers:2} layers, samples {samples}, recomputed {recompute}: "
+            f"{predicted / 1e6:.1f} MB predicted, {measured / 1e6:.1f} measured, {predicted / measured:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -56,11 +56,11 @@ class Coefficients:
 
 
 # LoRA on a 16-bit or quantized base: 16 bits, and a float32 copy of what an adapter reads.
-HALF = Coefficients(LayerBytes(27, 12, 10, 2.3), LayerBytes(76, 46, 34, 4.9), 2, 12, 12)
+HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 2, 11, 6)
 # LoRA on a base in float32, as on a CPU.
-SINGLE = Coefficients(LayerBytes(15, 19, 15, 4.1), LayerBytes(30, 55, 45, 11.3), 4, 12, 20)
+SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 4, 7, 16)
 # Full training: all in float32, for the weights are.
-FULL = Coefficients(LayerBytes(25, 20, 17, 4.2), LayerBytes(64, 43, 65, 14.2), 4, 12, 20)
+FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 4, 7, 16)
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 
 
