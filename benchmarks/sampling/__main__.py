@@ -17,25 +17,19 @@ rendered into OUT/sampling.md. On Linux it starts itself again with OpenBLAS pre
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import journal
+from benchmarks.journal import RESULTS
 from benchmarks.sampling import experiments
 from benchmarks.sampling.parts import parts
 from benchmarks.sampling.report import TABLES, render
 from benchmarks.sampling.workload import Subject
-from mlx_ssd import machine
-from mlx_ssd.errors import BadInput, SsdError
-from mlx_ssd.storage import write_atomic
 
-RESULTS = Path(__file__).parents[1] / "results"
 SHOWN = ("experiment", "engine", "rows", "round", "tokens", "seconds", "processor_seconds", "peak_bytes", "load")
 
 
@@ -57,43 +51,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
-    options = make_parser().parse_args()
-    try:
-        unknown = set(options.experiment) - set(TABLES)
-        if unknown:
-            raise BadInput(f"{', '.join(sorted(unknown))}: no such experiment; give some of {', '.join(TABLES)}")
-        _preload_blas()
-        run(options)
-    except SsdError as error:
-        print(f"sampling: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 def run(options: argparse.Namespace) -> None:
-    """Append the rows of the chosen experiments to OUT/sampling.jsonl one by one, and render all that it holds."""
+    """Append the rows of the chosen experiments to OUT/sampling.jsonl, and render all that it holds."""
     subject = Subject.load(options.model, options.dtype, options.requests)
-    common = {
-        "model": subject.name,
-        "dtype": subject.dtype,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": shlex.join(["python", "-m", "benchmarks.sampling", *sys.argv[1:]]),
-        "commit": _commit(),
-        "threads": os.environ.get("OPENBLAS_NUM_THREADS", "all"),
-        "versions": machine.versions(),
-        "machine": machine.describe(),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    journal = options.out / "sampling.jsonl"
-    for experiment in options.experiment or TABLES:
-        for row in _rows(experiment, subject, options):
-            row = {"experiment": experiment, **row, **common}
-            with open(journal, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(*(f"{name} {row[name]}" for name in SHOWN if name in row), sep="  ", flush=True)
-    with open(journal, encoding="utf-8") as file:
-        write_atomic(options.out / "sampling.md", render([json.loads(line) for line in file]))
+    common = {"model": subject.name, "dtype": subject.dtype, **journal.provenance("sampling")}
+    rows = (
+        {"experiment": experiment, **row, **common}
+        for experiment in options.experiment or TABLES
+        for row in _rows(experiment, subject, options)
+    )
+    journal.append("sampling", options.out, rows, render, SHOWN)
 
 
 def _rows(experiment: str, subject: Subject, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -109,19 +76,5 @@ def _rows(experiment: str, subject: Subject, options: argparse.Namespace) -> Ite
     return iter([found | {"load": round(os.getloadavg()[0], 1)}])
 
 
-def _preload_blas() -> None:
-    """Start again with OpenBLAS preloaded, as mlx-ssd starts its stages."""
-    if machine.slow_blas_hint() and os.environ.get("MLX_SSD_BLAS") != "bundled":
-        raise BadInput(f"{machine.slow_blas_hint()}; MLX_SSD_BLAS=bundled measures without it")
-    environment = machine.stage_environment()
-    if environment.get("LD_PRELOAD") != os.environ.get("LD_PRELOAD"):
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.sampling", *sys.argv[1:]], environment)
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(journal.start("sampling", make_parser(), TABLES, run))

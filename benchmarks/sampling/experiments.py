@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from benchmarks.sampling import engines
 from benchmarks.sampling.engines import Engine
 from benchmarks.sampling.workload import POLICY, Subject, lengths, requests_for
+from benchmarks.turns import measure, turns
 from mlx_ssd import budget, machine
 from mlx_ssd.sampling.engine import Request
 
@@ -111,31 +109,18 @@ def _in_turns(
     for contestant in contestants:  # kernels are compiled, buffers touched
         contestant.run([replace(request, max_tokens=3) for request in contestant.requests[:4]])
         trace()
-    for number in range(rounds):
-        turn = number % len(contestants)
-        for contestant in contestants[turn:] + contestants[:turn]:
-            gc.collect()
-            mx.clear_cache()
-            mx.reset_peak_memory()
-            before, load = mx.get_active_memory(), os.getloadavg()[0]
-            wall, processor = time.perf_counter(), time.process_time()
-            completions = contestant.run(contestant.requests)
-            wall, processor = time.perf_counter() - wall, time.process_time() - processor
-            peak = mx.get_peak_memory()
-            engines.check(contestant.requests, completions, subject.size.vocabulary)
-            row = {
-                "engine": contestant.name,
-                "rows": contestant.rows,
-                "round": number,
-                "requests": len(contestant.requests),
-                "prompt_tokens": sum(len(request.prompt_ids) for request in contestant.requests),
-                "tokens": sum(map(len, completions.values())),
-                "seconds": round(wall, 3),
-                "processor_seconds": round(processor, 3),
-                "peak_bytes": peak,
-                "weight_bytes": before,
-                "expected_peak_bytes": round(getattr(contestant.run, "expected_peak", 0)) or None,
-                "policy": POLICY.name(),
-                "load": round(load, 1),
-            }
-            yield row, trace()
+    for number, contestant in turns(contestants, rounds):
+        completions, measured = measure(lambda run=contestant.run, work=contestant.requests: run(work))
+        engines.check(contestant.requests, completions, subject.size.vocabulary)
+        row = {
+            "engine": contestant.name,
+            "rows": contestant.rows,
+            "round": number,
+            "requests": len(contestant.requests),
+            "prompt_tokens": sum(len(request.prompt_ids) for request in contestant.requests),
+            "tokens": sum(map(len, completions.values())),
+            **measured,
+            "expected_peak_bytes": round(getattr(contestant.run, "expected_peak", 0)) or None,
+            "policy": POLICY.name(),
+        }
+        yield row, trace()

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from benchmarks.sampling.report import newest_runs, spread, whole_rounds
+from benchmarks.journal import Row
+from benchmarks.rounds import newest_runs, peak, pick, ratio, seconds, spread, wanted_table, whole_rounds
 
-Row = dict[str, Any]
 MODEL = "smollm2"
 
 
 def table(sampling: Sequence[Row], sampler: Sequence[Row]) -> str:
     """Markdown: what was measured, against what, how much was wanted, and the median [least, most] of the rounds."""
-    runs = {(run[0]["model"], run[0]["experiment"]): whole_rounds(run) for run in newest_runs(sampling)}
+    runs = {
+        (run[0]["model"], run[0]["experiment"]): whole_rounds(run, "engine", "rows") for run in newest_runs(sampling)
+    }
     throughput, samples = runs[MODEL, "throughput"], runs[MODEL, "samples"]
-
-    def pick(run: list[Row], engine: str, rows: int) -> list[Row]:
-        return [row for row in run if (row["engine"], row["rows"]) == (engine, rows)]
-
-    def ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
-        return spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
-
-    def seconds(row: Row) -> float:
-        return row["seconds"]
-
-    def peak(row: Row) -> float:
-        return row["peak_bytes"]
-
-    ours, twice = pick(throughput, "ours", 32), pick(throughput, "ours", 64)
-    theirs, drained = pick(throughput, "mlx_lm.batch_generate", 32), pick(throughput, "chunk-and-drain", 16)
-    shared, unshared = pick(samples, "ours", 8), pick(samples, "ours, unshared", 8)
+    ours, twice = pick(throughput, engine="ours", rows=32), pick(throughput, engine="ours", rows=64)
+    theirs = pick(throughput, engine="mlx_lm.batch_generate", rows=32)
+    drained = pick(throughput, engine="chunk-and-drain", rows=16)
+    shared, unshared = pick(samples, engine="ours", rows=8), pick(samples, engine="ours, unshared", rows=8)
     (draw,) = [row for row in sampler if (row["rows"], row["vocabulary"]) == (32, 151_936) and "1.6" in row["policy"]]
     expected = spread([row["peak_bytes"] / row["expected_peak_bytes"] for row in ours])
     lines = [
@@ -47,5 +36,4 @@ def table(sampling: Sequence[Row], sampler: Sequence[Row]) -> str:
         ("peak memory, 32 rows", "mlx_lm.batch_generate, 32 rows", "at most 0.7", ratio(ours, theirs, peak)),
         ("peak memory, 32 rows", "what admission expected", "0.9 to 1.1", expected),
     ]
-    head = ["| what, of ours | against | wanted | measured |", "|---|---|---|---|"]
-    return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
+    return wanted_table(lines)

@@ -6,21 +6,24 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.rounds import (
+    above_weights,
+    heading,
+    megabytes,
+    newest_runs,
+    peak,
+    pick,
+    processor_seconds,
+    ratio,
+    seconds,
+    spread,
+    table_row,
+    whole_rounds,
+)
 from benchmarks.sampling.parts import MEANING
 
 Row = dict[str, Any]
 OURS = "ours"
-
-
-def newest_runs(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of the newest run of every experiment, model and chip."""
-    runs: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        run = runs.setdefault((row["model"], row["machine"]["chip"], row["experiment"]), [])
-        if run and run[0]["started"] != row["started"]:
-            run.clear()
-        run.append(row)
-    return [run for _, run in sorted(runs.items(), key=lambda item: item[0][:2])]
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -34,26 +37,14 @@ def render(rows: Sequence[Row]) -> str:
         "*Above weights* is the peak without what the model itself takes.",
     ]
     for run in newest_runs(rows):
-        lines += ["", *_heading(run), "", *TABLES[run[0]["experiment"]](run)]
+        lines += ["", *heading(run), "", *TABLES[run[0]["experiment"]](run)]
     return "\n".join(lines) + "\n"
-
-
-def _heading(run: list[Row]) -> list[str]:
-    row = run[0]
-    versions = ", ".join(f"{name} {row['versions'][name]}" for name in ("mlx", "mlx-lm"))
-    loads = [r["load"] for r in run]
-    return [
-        f"## {row['experiment']}: {row['model']}, {row['machine']['chip']}",
-        "",
-        f"`{row['command']}`, {row['started']}, commit {row['commit']}, {versions}, {row['dtype']}, "
-        f"threads: {row['threads']}, load {min(loads)} to {max(loads)}.",
-    ]
 
 
 def _runs(run: list[Row]) -> list[str]:
     """Throughput and samples: a line a contestant."""
-    run = whole_rounds(run)
-    base = [row for row in run if (row["engine"], row["rows"]) == (OURS, run[0]["rows"])]
+    run = whole_rounds(run, "engine", "rows")
+    base = pick(run, engine=OURS, rows=run[0]["rows"])
     lines = [
         f"{run[0]['requests']} requests, {run[0]['prompt_tokens']:,} prompt tokens, {run[0]['tokens']:,} drawn, "
         f"rounds: {len(base)}.",
@@ -63,26 +54,26 @@ def _runs(run: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, rows in dict.fromkeys((row["engine"], row["rows"]) for row in run):
-        its = [row for row in run if (row["engine"], row["rows"]) == (name, rows)]
+        its = pick(run, engine=name, rows=rows)
         cells = [
             name,
             str(rows),
             f"{statistics.median(row['tokens'] / row['seconds'] for row in its):,.0f}",
-            _ratio(its, base, lambda row: row["seconds"]),
-            _ratio(its, base, lambda row: row["processor_seconds"]),
-            f"{statistics.median(row['peak_bytes'] for row in its) / 1e6:,.0f}",
-            _ratio(base, its, lambda row: row["peak_bytes"]),
-            f"{statistics.median(map(_above_weights, its)) / 1e6:,.0f}",
-            _ratio(base, its, _above_weights),
+            ratio(its, base, seconds),
+            ratio(its, base, processor_seconds),
+            megabytes(its, peak),
+            ratio(base, its, peak),
+            megabytes(its, above_weights),
+            ratio(base, its, above_weights),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(table_row(cells))
     of = [row["peak_bytes"] / row["expected_peak_bytes"] for row in base]
     lines += ["", f"Peak memory of ours at {base[0]['rows']} rows, of what its admission expected: {spread(of)}."]
     return lines
 
 
 def _steps(run: list[Row]) -> list[str]:
-    run = whole_rounds(run)
+    run = whole_rounds(run, "engine", "rows")
     row = run[0]
     lines = [
         f"{row['rows']} rows, prompts of four lengths up to {row['longest_prompt']}, {row['new_tokens']} steps. "
@@ -93,16 +84,16 @@ def _steps(run: list[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["engine"] for row in run):
-        its = [row for row in run if row["engine"] == name]
+        its = pick(run, engine=name)
         shares = [row["bandwidth_share"] for row in its]
         cells = [
             name,
             *_trace([row["milliseconds"] for row in its]),
             *_trace([row["processor_milliseconds"] for row in its]),
-            f"{statistics.median(row['peak_bytes'] for row in its) / 1e6:,.0f}",
+            megabytes(its, peak),
             "not known here" if None in shares else f"{statistics.median(shares):.0%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(table_row(cells))
     return lines
 
 
@@ -124,25 +115,6 @@ def _parts(run: list[Row]) -> list[str]:
     lines += [f"| {name} | {least[name]:.2f} | {what} |" for name, what in MEANING.items()]
     rest = least["forward"] - sum(least[name] for name in ("linear", "attention", "cache_update"))
     return [*lines, f"| rest of forward | {rest:.2f} | norms, rotary positions, activations, launching |"]
-
-
-def whole_rounds(run: list[Row]) -> list[Row]:
-    """Without the round in which the program was stopped."""
-    contestants = len({(row["engine"], row["rows"]) for row in run})
-    rounds = [row["round"] for row in run]
-    return [row for row in run if rounds.count(row["round"]) == contestants]
-
-
-def _above_weights(row: Row) -> float:
-    return row["peak_bytes"] - row["weight_bytes"]
-
-
-def _ratio(over: list[Row], under: list[Row], of: Callable[[Row], float]) -> str:
-    return spread([of(a) / of(b) for a, b in zip(over, under, strict=True)])
-
-
-def spread(found: list[float]) -> str:
-    return f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
 TABLES: dict[str, Callable[[list[Row]], list[str]]] = {

@@ -39,7 +39,7 @@ def test_rows_are_appended_and_rendered(tmp_path, monkeypatch):
     assert set(parts["milliseconds"]) == set(MEANING) and all(ms > 0 for ms in parts["milliseconds"].values())
 
     options.experiment, options.rounds = ["throughput"], 2
-    monkeypatch.setattr(program.time, "strftime", lambda _: "later")
+    monkeypatch.setattr(program.journal.time, "strftime", lambda _: "later")
     program.run(options)
     report = (tmp_path / "sampling.md").read_text()
     assert report.count("## throughput: embedded") == 1 and "rounds: 2." in report  # the newest run
