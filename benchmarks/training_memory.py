@@ -4,7 +4,7 @@
 
 Small Qwen3 models whose rows are long beside their widths, as on a Mac. What is kept is the difference of two depths,
 what comes and goes is what is above it; one width is larger at a time. The base is not quantized: that changes the
-weights alone, and on a CPU takes ten times as long. About a minute and a half on two Linux cores; the peak is MLX's own
+weights alone, and on a CPU takes ten times as long. About two minutes on two Linux cores; the peak is MLX's own
 count.
 """
 

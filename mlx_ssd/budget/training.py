@@ -60,7 +60,7 @@ HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 2, 11
 # LoRA on a base in float32, as on a CPU.
 SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 4, 7, 16)
 # Full training: all in float32, for the weights are.
-FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(64, 43, 65, 14), 4, 7, 16)
+FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 4, 7, 16)
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 
 
