@@ -13,9 +13,11 @@ MODEL = "smollm2"
 def table(sampling: Sequence[Row], sampler: Sequence[Row]) -> str:
     """Markdown: what was measured, against what, how much was wanted, and the median [least, most] of the rounds."""
     runs = {
-        (run[0]["model"], run[0]["experiment"]): whole_rounds(run, "engine", "rows") for run in newest_runs(sampling)
+        run[0]["experiment"]: whole_rounds(run, "engine", "rows")
+        for run in newest_runs(sampling)
+        if run[0]["model"] == MODEL and run[0]["experiment"] in ("throughput", "samples")
     }
-    throughput, samples = runs[MODEL, "throughput"], runs[MODEL, "samples"]
+    throughput, samples = runs["throughput"], runs["samples"]
     ours, twice = pick(throughput, engine="ours", rows=32), pick(throughput, engine="ours", rows=64)
     theirs = pick(throughput, engine="mlx_lm.batch_generate", rows=32)
     drained = pick(throughput, engine="chunk-and-drain", rows=16)
