@@ -7,7 +7,7 @@ from mlx_ssd.budget import ModelSize
 from mlx_ssd.budget.training import FULL, HALF, SINGLE, step_bytes
 from mlx_ssd.recipe import Training
 
-SHAPE = Shape(96, 320, 160, 64, layers=5)
+SHAPE = Shape(96, 320, 192, 64, layers=5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
