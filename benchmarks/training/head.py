@@ -65,7 +65,7 @@ def loss(cases: Sequence[Case], rounds: int) -> Iterator[Row]:
 def _of_case(case: Case, rounds: int) -> Iterator[Row]:
     mx.random.seed(0)
     head = nn.Linear(case.hidden, case.vocabulary, bias=False)
-    states = mx.random.normal((case.positions, case.hidden))
+    states = 4 * mx.random.normal((case.positions, case.hidden))  # logits of a model's spread, 2.3
     targets = np.random.default_rng(0).integers(0, case.vocabulary, case.positions).astype(np.int32)
     expected_head = head
     if case.bits:
