@@ -92,8 +92,8 @@ def test_the_work_of_a_step_may_be_cut_otherwise_on_resuming_and_nothing_else(fi
 
 
 def test_memory_that_is_too_little_is_refused(files):
-    with pytest.raises(BadInput, match=r"a row of \d+ tokens takes 0\.0\d+ GB \(computed\), and 0\.01 GB may be used"):
-        trained(files, memory_gb=0.01)
+    with pytest.raises(BadInput, match=r"a row of \d+ tokens takes 0\.0\d+ GB \(computed\), and 0\.004 GB may be used"):
+        trained(files, memory_gb=0.004)
     assert not files.training_log.exists()
 
 

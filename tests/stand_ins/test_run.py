@@ -21,6 +21,7 @@ SMALL = (
     "--set", f"sample.max_tokens={TOKENS}",
     "--set", "train.rank=4",
     "--set", "train.rows_per_step=2",  # two steps
+    "--set", "train.validation=null",  # all rows are trained on
     "--set", "evaluate.samples_per_problem=2",
     "--set", "evaluate.pass_at=[1, 2]",
     "--set", f"evaluate.max_tokens={TOKENS}",
