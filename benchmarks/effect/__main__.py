@@ -2,7 +2,7 @@
 
     python -m benchmarks.effect --work DIR [--jobs 2]
 
-1. Bases: 0 is the embedded model, the others are pre-trained with other seeds (7 minutes each, needs torch).
+1. Bases: 0 is the embedded model, the others are pre-trained with other seeds (9 minutes each, needs torch).
 2. Validation: each base's best decoding, and the students' temperatures on base 0 -> DIR/frozen.json.
 3. Test: one run directory for each base and seed, with students of three kinds (soft targets, hard tokens, the T = 1
    control) on all prompts, a third and a ninth, and the controls of the base -> DIR/effect.jsonl, DIR/effect.md.
@@ -65,7 +65,8 @@ def main() -> int:
 
 def experiment(design: Design, work: Path, jobs: int) -> None:
     """All of it; what is done is skipped."""
-    models = [base_model(base, work) for base in range(design.bases)]
+    with ThreadPoolExecutor(jobs) as pool:
+        models = list(pool.map(lambda base: base_model(base, work), range(design.bases)))
     tuned = run_all([tuning_recipe(design, base, model) for base, model in enumerate(models)], work, jobs)
     frozen_path = work / "frozen.json"
     if not frozen_path.exists():
@@ -110,7 +111,7 @@ def base_model(base: int, work: Path) -> str:
     out = work / f"base-{base}"
     # The builder writes this file last but for the tokenizer's.
     if not (out / "model" / "tokenizer.json").exists():
-        print(f"base {base}: pre-training, about 7 minutes", flush=True)
+        print(f"base {base}: pre-training, about 9 minutes", flush=True)
         build = ["--seed", str(base), "--steps", str(BASE_STEPS), "--out", str(out)]
         code = subprocess.run([sys.executable, "-m", "benchmarks.embedded_model.build", *build]).returncode
         if code:

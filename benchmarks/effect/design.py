@@ -30,7 +30,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 SHARES = {"1": 1, "1/3": 3, "1/9": 9}  # of the prompts: the divisor
-WHOLE_ONLY = ("t1",)  # the control of all prompts; what fewer of them do to it was left out for want of time
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,7 @@ def student_name(kind: str, share: str) -> str:
 
 def students() -> dict[str, tuple[str, str]]:
     """name -> (kind, share), the main student first."""
-    return {
-        student_name(kind, share): (kind, share)
-        for kind in KINDS
-        for share in SHARES
-        if share == "1" or kind not in WHOLE_ONLY
-    }
+    return {student_name(kind, share): (kind, share) for kind in KINDS for share in SHARES}
 
 
 def tuning_recipe(design: Design, base: int, model: str) -> Recipe:
