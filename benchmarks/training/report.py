@@ -26,9 +26,11 @@ INTRODUCTION = """\
 Written by `python -m benchmarks.training` from training.jsonl, which holds every run. Medians over rounds; the
 contestants of a table take turns in one process. *Ours / this* (or the first of a table) compares the runs of a round:
 its median and, in brackets, its least and most. Above 1 ours trains more tokens a second; below 1 it takes less memory.
-*By processor time* is the same ratio for where other work moves the clock; on a GPU it says nothing. *Above weights* is
-the peak without what the model itself takes. Seconds are of training steps alone; what mlx-lm's compiled step takes for
-tracing, at every new shape, is left out of them and given beside. Completions are random tokens."""
+*By positions* and *by a position's time* are its two factors: that ours computes fewer positions, being without
+padding, and that one of them takes less time. *By processor time* is a ratio for where other work moves the clock; on
+a GPU it says nothing. *Above weights* is the peak without what the model itself takes. Seconds are of training steps
+alone; what mlx-lm's compiled step takes for tracing, at every new shape, is left out of them and given beside.
+Completions are random tokens."""
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -36,6 +38,14 @@ def render(rows: Sequence[Row]) -> str:
     for run in newest_runs(rows):
         lines += ["", *heading(run), "", *TABLES[run[0]["experiment"]](run)]
     return "\n".join(lines) + "\n"
+
+
+def positions(row: Row) -> float:
+    return row["positions"]
+
+
+def seconds_a_position(row: Row) -> float:
+    return row["seconds"] / row["positions"]
 
 
 def carrying(row: Row) -> float:
@@ -50,9 +60,9 @@ def _throughput(run: list[Row]) -> list[str]:
         f"{base[0]['samples']} rows, {base[0]['completion_tokens']:,} completion tokens, rounds: {len(base)}; ours "
         f"with row_tokens {base[0]['row_tokens']:,}.",
         "",
-        "| trainer | batch size | tokens/s | ours / this | by processor time | tracing s | padding | peak MB |"
-        " ours / this | above weights MB | ours / this |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| trainer | batch size | tokens/s | ours / this | by positions | by a position's time | tracing s | padding |"
+        " peak MB | ours / this | above weights MB | ours / this |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["engine"] for row in run):
         its = pick(run, engine=name)
@@ -61,7 +71,8 @@ def _throughput(run: list[Row]) -> list[str]:
             str(its[0].get("batch_size", "packed")),
             f"{statistics.median(row['completion_tokens'] / row['seconds'] for row in its):,.1f}",
             ratio(its, base, seconds),
-            ratio(its, base, processor_seconds),
+            ratio(its, base, positions),
+            ratio(its, base, seconds_a_position),
             f"{statistics.median(row['tracing_seconds'] for row in its):.1f}",
             f"{statistics.median(row['padding'] / row['positions'] for row in its):.0%}",
             megabytes(its, peak),
