@@ -4,7 +4,7 @@
 
 Small Qwen3 models whose rows are long beside their widths, as on a Mac. What is kept is the difference of two depths,
 what comes and goes is what is above it; one width is larger at a time. The base is not quantized: that changes the
-weights alone, and on a CPU takes ten times as long. About two minutes on two Linux cores; the peak is MLX's own
+weights alone, and on a CPU takes ten times as long. About five minutes on two Linux cores; the peak is MLX's own
 count.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from mlx_lm.models import qwen3
 
 from mlx_ssd.budget.model_size import ModelSize
-from mlx_ssd.budget.training import FULL, HALF, SINGLE, Coefficients, step_bytes, trained_parameters
+from mlx_ssd.budget.training import BLOCK, FULL, HALF, SINGLE, Coefficients, step_bytes, trained_parameters
 from mlx_ssd.recipe import Training
 from mlx_ssd.training import full, lora
 from mlx_ssd.training.batches import pack_rows
@@ -32,7 +32,7 @@ from mlx_ssd.training.rows import TokenRow
 HEAD = 32  # the size of one
 PROMPT = 8  # tokens; the rest of a sample is its completion
 RANK = 2
-SHORT, LONG = [64] * 8, [512]  # samples of a row
+SHORT, MEDIUM, LONG = [64] * 8, [256] * 2, [1024]  # samples of a row; the last is attended to in blocks
 DEEP = 12  # layers: of few, MLX has not as many in hand at once
 
 
@@ -103,14 +103,17 @@ def training(kind: str, num_layers: int = -1) -> Training:
 
 
 def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
-    """The four numbers of LayerBytes: what a layer keeps, or where it is recomputed what comes and goes."""
+    """The four numbers of LayerBytes: what a layer keeps, or where it is recomputed what comes and goes; then, behind
+    them, what a block does."""
     _, _, coefficients = KINDS[kind]
     rows, found = [], []
     for shape in FITTED:
-        for samples in (SHORT, LONG):
-            tokens, squares = sum(samples), sum(length**2 for length in samples)
+        for samples in (SHORT, MEDIUM, LONG):
+            tokens, heads = sum(samples), shape.query // HEAD
+            squares = sum(length**2 for length in samples if length <= BLOCK)
+            blocks = max((length * BLOCK for length in samples if length > BLOCK), default=0)
             rows.append([tokens * shape.hidden, tokens * shape.mlp, tokens * (shape.query + shape.key_value)])
-            rows[-1].append(squares * shape.query // HEAD)
+            rows[-1] += [squares * heads, blocks * heads]
             if recompute:
                 deep = replace(shape, layers=DEEP)
                 inputs = DEEP * tokens * coefficients.input * shape.hidden
@@ -125,7 +128,7 @@ def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
 
 def logit_bytes(kind: str, plain_head: bool) -> float:
     """Bytes a position and vocabulary entry: of a chunk, or without a plain head of a row that has several chunks."""
-    samples, vocabularies = (SHORT, (2048, 6144)) if plain_head else (8 * LONG, (8192, 16384))
+    samples, vocabularies = (SHORT, (2048, 6144)) if plain_head else (8 * [512], (8192, 16384))
     few, many = (
         step_peak(kind, Shape(hidden=32, layers=1, vocabulary=vocabulary), samples, plain_head=plain_head)
         for vocabulary in vocabularies
@@ -139,6 +142,8 @@ CHECKED = (
     (Shape(160, 256, 96, 32, layers=8), [100] * 3, -1),
     (Shape(64, 384, 192, 96, layers=12), [400], -1),
     (Shape(128, 128, 256, 64, layers=12), [256, 200], 5),
+    (Shape(96, 256, 192, 96, layers=12), [1100], -1),
+    (Shape(96, 256, 192, 96, layers=12), [700, 200, 100], -1),
 )
 LARGE = Shape(576, 1536, 576, 192, layers=30, vocabulary=49152)  # SmolLM2-135M's widths; in float32, for the CPU's sake
 
@@ -147,7 +152,7 @@ def main() -> None:
     for kind in KINDS:
         kept, working = layer_bytes(kind, False).round(1), layer_bytes(kind, True).round(1)
         logits, every = (logit_bytes(kind, plain_head) for plain_head in (True, False))
-        print(f"{kind:7} hidden, mlp, heads, scores: kept {kept}, working {working}", flush=True)
+        print(f"{kind:7} hidden, mlp, heads, scores, block: kept {kept}, working {working}", flush=True)
         print(f"{kind:7} logits: of a chunk {logits:.1f}, of a row {every:.1f}", flush=True)
     for kind in KINDS:
         for shape, samples, num_layers in CHECKED:

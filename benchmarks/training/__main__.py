@@ -1,11 +1,12 @@
 """Training against mlx-lm's trainer.
 
-    python -m benchmarks.training [throughput loss targets packing] [--model embedded qwen3-0.6b-4-layers FOLDER ...]
+    python -m benchmarks.training [throughput loss attention targets packing] [--model embedded FOLDER ...]
 
 throughput  completion tokens a second, lengths log-normal (median 75, 95 % below 225), natural prompts, LoRA of rank 16
             on every linear layer, 16 rows a step; against mlx_lm's trainer as its command line runs it, and at its best
 loss        the loss alone, hidden states to their gradient, against cross-entropy over all logits at once: time, peak
             memory; with quantized heads also the difference of the gradients
+attention   one layer's attention, forward and backward, in blocks of queries against MLX's own: time, peak memory
 targets     steps with soft targets against steps with tokens
 packing     positions that carry loss, of all that are computed; counted, on 1,024 rows of the embedded model
 
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import journal
 from benchmarks.journal import RESULTS, Row
-from benchmarks.training import experiments, head
+from benchmarks.training import attention, experiments, head
 from benchmarks.training.report import TABLES, render
 from benchmarks.training.workload import FOUR_LAYERS, subject
 
@@ -56,6 +57,9 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
     if "loss" in chosen:
         for row in head.loss(head.CASES, options.rounds):
             yield {"experiment": "loss", **row, "model": "output heads", "dtype": "float32", **common}
+    if "attention" in chosen:
+        for row in attention.attention(attention.CASES, options.rounds):
+            yield {"experiment": "attention", **row, "model": "attention", "dtype": "float32", **common}
     if "packing" in chosen:
         of = subject("embedded", options.dtype, PROMPTS)
         for row in experiments.packing(of, options.row_tokens):

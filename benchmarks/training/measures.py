@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.journal import Row
 from benchmarks.rounds import above_weights, newest_runs, pick, ratio, seconds, wanted_table, whole_rounds
-from benchmarks.training import head
+from benchmarks.training import attention, head
 from benchmarks.training.experiments import BEST, DEFAULTS
 from benchmarks.training.head import FULL, OURS
 from benchmarks.training.report import carrying, positions, seconds_a_position
@@ -48,6 +48,14 @@ def _loss(run: list[Row]) -> Iterator[tuple[str, ...]]:
     yield "time of the same", FULL, "at most 1.1", ratio(ours, full, seconds)
 
 
+def _attention(run: list[Row]) -> Iterator[tuple[str, ...]]:
+    case = attention.CASES[-1].name
+    run = pick(whole_rounds(run, "case", "engine"), case=case)
+    ours, plain = pick(run, engine=attention.OURS), pick(run, engine=attention.PLAIN)
+    yield f"memory of attention, {case}", plain[0]["engine"], "", ratio(ours, plain, above_weights)
+    yield "time of the same", plain[0]["engine"], "", ratio(ours, plain, seconds)
+
+
 def _targets(run: list[Row]) -> Iterator[tuple[str, ...]]:
     run = whole_rounds(run, "engine")
     soft, tokens = pick(run, engine="distribution"), pick(run, engine="tokens")
@@ -60,4 +68,4 @@ def _packing(run: list[Row]) -> Iterator[tuple[str, ...]]:
     yield "tokens that carry loss, of those computed", others, "0.9", share["ours, packed"]
 
 
-_LINES = {"throughput": _throughput, "loss": _loss, "targets": _targets, "packing": _packing}
+_LINES = {"throughput": _throughput, "loss": _loss, "attention": _attention, "targets": _targets, "packing": _packing}

@@ -86,14 +86,27 @@ def _throughput(run: list[Row]) -> list[str]:
 
 
 def _loss(run: list[Row]) -> list[str]:
-    run = whole_rounds(run, "case", "engine")
-    lines = [
+    return [
         "Completion positions x hidden size x vocabulary. Above weights: without head and hidden states.",
         "Difference: the greatest of the gradients, by their greatest entry; quantized heads against dequantized ones.",
         "",
-        "| head | loss | seconds | this / ours | above weights MB | ours / this | difference |",
-        "|---|---|---|---|---|---|---|",
+        *_cases(run, "head", "loss"),
     ]
+
+
+def _attention(run: list[Row]) -> list[str]:
+    return [
+        "Forward and backward pass of one layer's attention over one sample. Above weights: without queries, keys,",
+        "values and the gradient of the output. Difference: the greatest of the gradients, by their greatest entry.",
+        "",
+        *_cases(run, "sample", "attention"),
+    ]
+
+
+def _cases(run: list[Row], *columns: str) -> list[str]:
+    run = whole_rounds(run, "case", "engine")
+    names = [*columns, "seconds", "this / ours", "above weights MB", "ours / this", "difference"]
+    lines = [table_row(names), "|---" * len(names) + "|"]
     for case, name in dict.fromkeys((row["case"], row["engine"]) for row in run):
         its, base = pick(run, case=case, engine=name), pick(run, case=case, engine=run[0]["engine"])
         cells = [
@@ -147,6 +160,7 @@ def _packing(run: list[Row]) -> list[str]:
 TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
     "throughput": _throughput,
     "loss": _loss,
+    "attention": _attention,
     "targets": _targets,
     "packing": _packing,
 }

@@ -7,13 +7,12 @@ With P the trained parameters, T the tokens of the largest row in memory and L t
     states   = 4 P x (gradient of the rows before, two moments of AdamW,
                       the best student so far where there is validation, the base where full training asks it)
     step     = max(kept, gradient) + working
-    kept     = by trained layer, T activations and the scores of every head on T L pairs of tokens;
-               where layers are recomputed their inputs alone
+    kept     = by trained layer, T activations, and the scores of every head on all pairs of a sample's tokens, unless
+               the sample is long; where layers are recomputed their inputs alone
     gradient = 4 P, of this row: it grows as what is kept for it shrinks
-    working  = what comes and goes: a layer's backward pass, or the logits there are at a time (training/loss.py)
+    working  = what comes and goes: a layer's backward pass and the scores of a block of a long sample's queries, or
+               the logits there are at a time (training/loss.py)
 
-MLX trains with plain attention on Metal, too ("It's faster for training on Metal to use the unfused SDPA", its
-ScaledDotProductAttention::use_fallback): the scores of every head are written out, the whole square of a sample.
 The coefficients were measured on Linux (`python -m benchmarks.training_memory`), on a Mac nothing has been.
 """
 
@@ -28,6 +27,7 @@ from mlx_ssd.recipe import Training
 
 ROWS = (8192, 6144, 4096, 3072, 2048, 1536, 1024)  # tokens: fewer leave the machine waiting, more gain nothing
 AT_LEISURE = 0.5  # of the memory: beyond the longest sample, rows grow no further than this
+BLOCK = 256  # queries of a sample whose scores exist at a time, if it is longer (training/blockwise.py)
 CHUNK_BYTES = 64 * 2**20  # of one float32 copy of a chunk's logits (training/loss.py)
 
 
@@ -38,29 +38,31 @@ class LayerBytes:
     hidden: float
     mlp: float
     heads: float  # query and key-value width together
-    scores: float
+    scores: float  # of samples of up to BLOCK tokens
 
     def of(self, size: ModelSize, tokens: int, longest: int) -> float:
         """Of a row of `tokens`, none of whose samples has more than `longest`."""
         widths = self.hidden * size.hidden + self.mlp * size.mlp + self.heads * (size.query + size.key_value)
-        return tokens * (widths + self.scores * size.heads * longest)
+        whole = tokens * longest if longest <= BLOCK else (tokens - longest) * BLOCK
+        return tokens * widths + self.scores * size.heads * whole
 
 
 @dataclass(frozen=True)
 class Coefficients:
     kept: LayerBytes  # for the backward pass
     working: LayerBytes  # where layers are recomputed: the forward and backward pass of one
+    block: float  # of a longer sample, bytes a head and pair of a block's queries and all of its tokens
     input: int  # of a layer, bytes a token and unit of hidden size
     logits: float  # bytes a position and vocabulary entry of a chunk
     all_logits: float  # the same of a row, where a model has no plain head and all of its logits exist
 
 
 # LoRA on a 16-bit or quantized base: 16 bits, and a float32 copy of what an adapter reads.
-HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 2, 11, 6)
+HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 11, 2, 11, 6)
 # LoRA on a base in float32, as on a CPU.
-SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 4, 7, 16)
+SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 21, 4, 7, 16)
 # Full training: all in float32, for the weights are.
-FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 4, 7, 16)
+FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 21, 4, 7, 16)
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 
 
@@ -150,6 +152,8 @@ def step_bytes(
     kept, working = layers * layer, WORKING_LAYERS * layer
     if recompute:
         kept, working = layers * tokens * cost.input * size.hidden, cost.working.of(size, tokens, longest)
+    if longest > BLOCK:
+        working += cost.block * size.heads * BLOCK * longest
     logits = cost.logits * min(tokens * size.vocabulary, CHUNK_BYTES / 4)
     if train.method == "full" and train.num_layers < 0:
         logits += 2 * 4 * size.hidden * size.vocabulary  # the head's own gradient, and a chunk's part of it

@@ -18,36 +18,42 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE
 
 from mlx_ssd.attention import attention_through, plain_attention
+from mlx_ssd.budget.training import BLOCK
+from mlx_ssd.training.blockwise import blockwise_attention
 from mlx_ssd.training.modes import without_dropout
 
 
 def apart(documents: Sequence[int]) -> contextlib.AbstractContextManager[None]:
-    """Within it, a model called on one row without a cache attends within each document; () leaves attention alone.
+    """Within it, a model called on one row without a cache attends within each document, blockwise where it is long.
 
-    documents: their lengths, one behind the other in the row.
+    documents: their lengths, one behind the other in the row; () where each row of a batch is one.
     """
-    if len(documents) < 2:
-        return contextlib.nullcontext()
     spans = list(pairwise(accumulate(documents, initial=0)))
-    total = spans[-1][1]
 
     def attend(queries, keys, values, cache, scale, mask, sinks=None):
+        total = spans[-1][1] if spans else keys.shape[2]
         if queries.shape[2] != total or keys.shape[2] != total:
             raise ValueError(f"{keys.shape[2]} keys in a row of {total} tokens: attention across documents")
         found = [
-            plain_attention(
+            _attend(
                 *(array[:, :, start:end] for array in (queries, keys, values)),
-                cache,
-                scale=scale,
+                scale,
                 # An array is the window of sliding attention, which is relative too.
-                mask=mask[..., start:end, start:end] if isinstance(mask, mx.array) else mask,
-                sinks=sinks,
+                mask[..., start:end, start:end] if isinstance(mask, mx.array) else mask,
+                sinks,
             )
-            for start, end in spans
+            for start, end in spans or [(0, total)]
         ]
         return mx.concatenate(found, axis=2)
 
     return attention_through(attend)
+
+
+def _attend(queries, keys, values, scale, mask, sinks):
+    windowed = isinstance(mask, mx.array) and mask.ndim == 2 and mask.dtype == mx.bool_
+    if queries.shape[2] > BLOCK and sinks is None and (windowed or (isinstance(mask, str) and mask == "causal")):
+        return blockwise_attention(queries, keys, values, scale, mask)
+    return plain_attention(queries, keys, values, None, scale=scale, mask=mask, sinks=sinks)
 
 
 def can_pack(model: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from benchmarks import journal
 from benchmarks.sampling import workload as sampling_workload
 from benchmarks.sampling.workload import Subject
 from benchmarks.training import __main__ as program
-from benchmarks.training import experiments, head, measures, trainers, workload
+from benchmarks.training import attention, experiments, head, measures, trainers, workload
 from benchmarks.training.head import Case
 from benchmarks.training.trainers import MlxLm, Ours
 from mlx_ssd.training.rows import length
@@ -36,6 +36,7 @@ def subject():
 
 def test_rows_are_appended_rendered_and_measured(tmp_path, monkeypatch, short, tiny_layers):
     monkeypatch.setattr(head, "CASES", (Case(8, 16, 64), Case(8, 64, 64, bits=4), Case(8, 64, 64, bits=8)))
+    monkeypatch.setattr(attention, "CASES", (attention.Case(300, 2, 1, 8),))
     program.run(program.make_parser().parse_args([*TINY, "--out", str(tmp_path)]))
     rows = journal.read(tmp_path / "training.jsonl")
     runs = {}
@@ -51,6 +52,9 @@ def test_rows_are_appended_rendered_and_measured(tmp_path, monkeypatch, short, t
             assert all(row["seconds"] > 0 and row["peak_bytes"] > row["weight_bytes"] > 0 for row in run)
     assert set(runs["throughput", "embedded"][0]["tried"]) == {"4", "8"}
     assert len(runs["loss", "output heads"]) == 3 * 2 and len(runs["packing", "embedded"]) == 4
+
+    compared = {row["engine"]: row for row in runs["attention", "attention"]}
+    assert len(compared) == 2 and all(row["gradient_difference"] < 1e-4 for row in compared.values())
 
     report = (tmp_path / "training.md").read_text()
     for model in models:
