@@ -7,10 +7,10 @@ parameters, A = layers x heads x head size, c a token's context, B the rows deco
     KV bytes a token = 2 x layers x key-value heads x head size x 2 (bfloat16)
     F(c)             = 2 P + 4 A c FLOPs of a token; of a mixture only the active experts count
     decoding         = max((W + B c KV) / (70 % of the bandwidth), B F(c) / prefill rate) + 1 ms a step of B tokens
-    training         = (F(c) + S (F(c) + 4 A c)) / training rate a token, with S the share of the layers that are
-                       trained: no gradient goes below the lowest; c is the whole sample, as attention computes all of
-                       its square (budget/training.py). Soft targets add a forward pass, F(c), recomputed layers S F(c),
-                       the gradient of all weights S F(c)
+    training         = (F(s) + S (F(s) + 4 A s)) / training rate a token, with S the share of the layers that are
+                       trained: no gradient goes below the lowest; s is the keys that are computed for a query, all of
+                       a short sample, of a longer one (c + 256) / 2, and then 6 A s (training/blockwise.py). Soft
+                       targets add a forward pass, F(s), recomputed layers S F(s), the gradient of all weights S F(s)
     training bytes   : budget/training.py
 
 For one row the decoding formula gives 145 tokens/s on an M4 Max and 44 on an M3 Pro for Qwen3-4B in 4 bits;
@@ -26,7 +26,7 @@ from typing import Any
 
 from mlx_ssd.budget.chips import PREFILL_FLOPS_PER_GPU_CORE, TRAINING_FLOPS_PER_GPU_CORE, Chip, chip_of
 from mlx_ssd.budget.model_size import ModelSize
-from mlx_ssd.budget.training import TrainingPlan, training_plan
+from mlx_ssd.budget.training import BLOCK, TrainingPlan, training_plan
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe, Training
 
@@ -181,19 +181,25 @@ class _Student:
         return seconds
 
 
+def _keys(length: int) -> float:
+    """That are computed for a query of a sample in training, on average."""
+    return (length + BLOCK) / 2 if length > BLOCK else length
+
+
 def _forward_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work) -> float:
     """The loss of one sample."""
     length = work.prompt + work.answer
     passes = 2 if train.targets == "distribution" else 1
-    return passes * length * model.flops(length) / chip.training_flops
+    return passes * length * model.flops(_keys(length)) / chip.training_flops
 
 
 def _training_seconds(chip: Chip, model: ModelSize, train: Training, work: _Work, recompute: bool) -> float:
     """One sample once."""
     length = work.prompt + work.answer
-    forward, share = model.flops(length), model.trained_share(train.num_layers)
+    keys = _keys(length)
+    forward, share = model.flops(keys), model.trained_share(train.num_layers)
     passes = 1 + recompute + (train.method == "full")
-    backward = share * (passes * forward + 4 * model.attention * length)
+    backward = share * (passes * forward + (6 if length > BLOCK else 4) * model.attention * keys)
     return _forward_seconds(chip, model, train, work) + length * backward / chip.training_flops
 
 

@@ -58,11 +58,11 @@ class Coefficients:
 
 
 # LoRA on a 16-bit or quantized base: 16 bits, and a float32 copy of what an adapter reads.
-HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 11, 2, 11, 6)
+HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 5, 2, 11, 6)
 # LoRA on a base in float32, as on a CPU.
-SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 21, 4, 7, 16)
+SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 12, 4, 7, 16)
 # Full training: all in float32, for the weights are.
-FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 21, 4, 7, 16)
+FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 14, 4, 7, 16)
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 
 

@@ -3,8 +3,8 @@
 MLX has no fused attention for training on Metal (ScaledDotProductAttention::use_fallback in its source: "It's faster
 for training on Metal to use the unfused SDPA") or on a CPU. It writes out the scores of every head and keeps them for
 the backward pass: 2 GB a layer for 8,192 tokens and 16 heads in 16 bits. Here only those of one block exist, and the
-backward pass computes them again (Rabe and Staats, arXiv 2112.05682; Dao et al., arXiv 2205.14135, algorithm 4). A block
-looks at the keys up to its own end only, on average at half of the square, which pays for the second computation.
+backward pass computes them again (Rabe and Staats, arXiv 2112.05682; Dao et al., arXiv 2205.14135, algorithm 4). A
+block looks at the keys up to its own end only, on average at half of the square: that pays for computing them twice.
 """
 
 from __future__ import annotations
