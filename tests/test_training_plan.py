@@ -1,6 +1,7 @@
 """The cut of a training step: against by-hand arithmetic, and as a function of the memory."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,13 @@ class TestChoice:
         with pytest.raises(BadInput, match=r"lower train\.num_layers, or .* or take train\.method lora"):
             plan(48, size=PLAIN, method="full")
         assert plan(160, size=PLAIN, method="full").peak_bytes > 80 * GB
+
+
+def test_the_documented_memory_is_what_is_computed():
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \|$", text, re.M)
+    assert len(rows) == 6
+    for tokens, gigabytes in rows:
+        length, train = int(tokens.replace(",", "")), Training(rank=16)
+        peak = resident_bytes(QWEN, train, QWEN.weight_bytes) + step_bytes(QWEN, train, length, length, True)
+        assert f"{peak / GB:.1f}" == gigabytes
