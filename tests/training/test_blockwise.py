@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models import qwen3
 
 from mlx_ssd.attention import plain_attention
 from mlx_ssd.budget.training import BLOCK
@@ -125,3 +126,13 @@ def test_long_samples_train_as_with_plain_attention(name, monkeypatch):
     for path, expected in whole[1].items():
         assert mx.array_equal(in_blocks[1][path], recomputed[1][path]), path
         assert mx.abs(in_blocks[1][path] - expected).max() < 1e-4 * mx.abs(expected).max(), path
+
+
+def test_attention_sinks_keep_the_plain_call():
+    """gpt-oss: a logit a head that only takes weight away."""
+    queries, keys, values, _ = inputs(1, 4, 2, BLOCK + 20, 16)
+    call = {"cache": None, "scale": 0.3, "mask": "causal", "sinks": mx.array([2.0, -1.0, 0.5, 3.0])}
+    with documents.apart(()):
+        found = qwen3.scaled_dot_product_attention(queries, keys, values, **call)
+    assert mx.array_equal(found, plain_attention(queries, keys, values, **call))
+    assert mx.abs(found - plain("causal")(queries, keys, values)).max() > 0.1

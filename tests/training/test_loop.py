@@ -225,6 +225,11 @@ def test_too_many_in_a_row_stop_the_training_and_keep_the_last_checkpoint(tmp_pa
         train(tiny_model(), ROWS, settings, tmp_path / "after", F)
 
 
+def test_a_good_step_in_between_begins_the_count_anew(tmp_path, monkeypatch):
+    spoil(monkeypatch, "loss", {1, 2, 4, 5})
+    assert train(tiny_model(), ROWS, Settings(), tmp_path, F).skipped_steps == 4
+
+
 def test_a_weight_of_the_base_that_is_not_a_number_stops_the_training(tmp_path):
     model = tiny_model()
     model.layers[0].mlp.up_proj.weight[3, 5] = mx.nan
