@@ -22,13 +22,16 @@ SHAPES = {
     "a batch": (3, 4, 4, 48, 8, 16),
     "shorter than a block": (1, 4, 2, 12, 8, 16),
     "one key for all": (2, 4, 1, 33, 8, 8),
+    "values of another size": (1, 4, 4, 40, 16, 16),
 }
 
 
-def inputs(batch, heads, of_keys, length, size, seed=0):
+def inputs(batch, heads, of_keys, length, size, of_values=None):
     """Queries, keys, values, and the gradient of what comes out."""
-    mx.random.seed(seed)
-    return [2 * mx.random.normal((batch, of, length, size)) for of in (heads, of_keys, of_keys, heads)]
+    mx.random.seed(0)
+    last = of_values or size
+    sizes = ((heads, size), (of_keys, size), (of_keys, last), (heads, last))
+    return [2 * mx.random.normal((batch, of, length, width)) for of, width in sizes]
 
 
 def window(length, width):
@@ -53,7 +56,7 @@ def blockwise(mask, block):
 @pytest.mark.parametrize("width", [None, 5, 20])
 def test_values_and_gradients_are_the_plain_ones(shape, width):
     *sizes, block = shape
-    arrays = inputs(*sizes)
+    arrays = inputs(*sizes, of_values=24 if shape is SHAPES["values of another size"] else None)
     mask = window(sizes[3], width) if width else "causal"
     found, expected = (
         differentiated(attention, *arrays) for attention in (blockwise(mask, block), plain(mask))
