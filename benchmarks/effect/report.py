@@ -238,6 +238,12 @@ def settings(results: Results) -> list[str]:
     return table(["chosen on validation problems", "decoding", "pass@1 % there", "of so many"], body)
 
 
+def left_out(results: Results) -> str:
+    """Which students the experiment could have had and has not."""
+    missing = [name((kind, share)) for kind in KIND_NAMES for share in SHARES if (kind, share) not in results.students]
+    return f"Left out for want of time: {'; '.join(missing)}. " if missing else ""
+
+
 def beside_settings(results: Results) -> str:
     """Where a choice may not have been the best there was."""
     manifest = results.manifest
@@ -298,7 +304,8 @@ def render(rows: list[Row]) -> str:
         "## Scores",
         "",
         *scores(results),
-        "Easy and hard: pass@1 there; hard problems reduce to one element and need a guard for the empty case. "
+        left_out(results)
+        + "Easy and hard: pass@1 there; hard problems reduce to one element and need a guard for the empty case. "
         "Smaller shares of the prompts are trained on for the same number of epochs, so with fewer steps.",
         "",
         "- soft targets: trained on the distribution that each token was drawn from; hard tokens: on the token, as in "

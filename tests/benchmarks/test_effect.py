@@ -143,6 +143,12 @@ def test_the_document_holds_those_figures():
     assert "the best of its 2 temperatures would have been t1.05-k20-p0.8 with 71.0 %" in text
 
 
+def test_students_that_were_not_made_are_named():
+    rows = [row for row in results(hand_made) if (row.get("arm"), row.get("share")) not in (("t1", "1/3"), ("t1", "1/9"))]
+    assert "Left out for want of time: T = 1 control, 1/3 of the prompts; T = 1 control, 1/9 of the prompts." in render(rows)
+    assert "Left out" not in render(results(hand_made))
+
+
 def test_the_order_of_rows_means_nothing():
     rows = results(hand_made)
     assert render([rows[0], *reversed(rows[1:])]) == render(rows)
