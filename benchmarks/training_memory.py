@@ -20,7 +20,7 @@ import numpy as np
 from mlx_lm.models import qwen3
 
 from mlx_ssd.budget.model_size import ModelSize
-from mlx_ssd.budget.training import BLOCK, FULL, HALF, SINGLE, Coefficients, step_bytes, trained_parameters
+from mlx_ssd.budget.training import BLOCK, FULL, LORA, Coefficients, step_bytes, trained_parameters
 from mlx_ssd.recipe import Training
 from mlx_ssd.training import full, lora
 from mlx_ssd.training.batches import pack_rows
@@ -64,8 +64,9 @@ class Shape:
 
 
 KINDS: dict[str, tuple[Any, mx.Dtype, Coefficients]] = {
-    "half": (lora, mx.bfloat16, HALF),
-    "single": (lora, mx.float32, SINGLE),
+    "bfloat16": (lora, mx.bfloat16, LORA["bfloat16"]),
+    "float16": (lora, mx.float16, LORA["float16"]),
+    "float32": (lora, mx.float32, LORA["float32"]),
     "full": (full, mx.bfloat16, FULL),
 }
 FITTED = (Shape(), Shape(hidden=192), Shape(mlp=384), Shape(query=384), Shape(key_value=128))
@@ -100,6 +101,10 @@ def step_peak(
 
 def training(kind: str, num_layers: int = -1) -> Training:
     return Training(method="full" if kind == "full" else "lora", rank=RANK, num_layers=num_layers)
+
+
+def computed_in(kind: str) -> str:
+    return str(KINDS[kind][1]).rpartition(".")[2]
 
 
 def layer_bytes(kind: str, recompute: bool) -> np.ndarray:
@@ -152,21 +157,21 @@ def main() -> None:
     for kind in KINDS:
         kept, working = layer_bytes(kind, False).round(1), layer_bytes(kind, True).round(1)
         logits, every = (logit_bytes(kind, plain_head) for plain_head in (True, False))
-        print(f"{kind:7} hidden, mlp, heads, scores, block: kept {kept}, working {working}", flush=True)
-        print(f"{kind:7} logits: of a chunk {logits:.1f}, of a row {every:.1f}", flush=True)
+        print(f"{kind:8} hidden, mlp, heads, scores, block: kept {kept}, working {working}", flush=True)
+        print(f"{kind:8} logits: of a chunk {logits:.1f}, of a row {every:.1f}", flush=True)
     for kind in KINDS:
         for shape, samples, num_layers in CHECKED:
             check(kind, shape, samples, num_layers)
-    check("single", LARGE, [256, 128], -1)
+    check("float32", LARGE, [256, 128], -1)
 
 
 def check(kind: str, shape: Shape, samples: Sequence[int], num_layers: int) -> None:
     size, train = ModelSize.of(shape.config), training(kind, num_layers)
     for recompute in (False, True):
         measured = step_peak(kind, shape, samples, recompute, num_layers)
-        predicted = step_bytes(size, train, sum(samples), max(samples), recompute, half=kind == "half")
+        predicted = step_bytes(size, train, sum(samples), max(samples), recompute, dtype=computed_in(kind))
         print(
-            f"{kind:7} {shape.layers:2} layers, samples {samples}, recomputed {recompute}: "
+            f"{kind:8} {shape.layers:2} layers, samples {samples}, recomputed {recompute}: "
             f"{predicted / 1e6:.1f} MB predicted, {measured / 1e6:.1f} measured, {predicted / measured:.2f}",
             flush=True,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_ssd.budget import KNOWN_CONFIGS, ModelSize, training_plan
-from mlx_ssd.budget.training import HALF, resident_bytes, step_bytes, trained_parameters
+from mlx_ssd.budget.training import BFLOAT16, resident_bytes, step_bytes, trained_parameters
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Training
 
@@ -51,10 +51,10 @@ class TestBytes:
 
     def test_a_row_by_hand(self):
         """3,000 tokens, the longest sample 1,000, 9 of 36 layers: blocks of 256 queries; the rest may be short."""
-        kept, train = HALF.kept, Training(num_layers=9)
+        kept, train = BFLOAT16.kept, Training(num_layers=9)
         widths = kept.hidden * 2560 + kept.mlp * 9728 + kept.heads * (4096 + 1024)
         layer = 3000 * widths + kept.scores * 32 * 2000 * 256
-        block = HALF.block * 32 * 256 * 1000
+        block = BFLOAT16.block * 32 * 256 * 1000
         assert step_bytes(QWEN, train, 3000, 1000, False) == pytest.approx((9 + 1.25) * layer + block)
         layer = 3000 * widths + kept.scores * 32 * 3000 * 200
         assert step_bytes(QWEN, train, 3000, 200, False) == pytest.approx((9 + 1.25) * layer)
@@ -67,7 +67,7 @@ class TestBytes:
 
     def test_without_a_plain_head_all_logits_exist(self):
         few, many = (step_bytes(QWEN, Training(), tokens, 1, True, plain_head=False) for tokens in (1000, 2000))
-        assert many - few == pytest.approx(1000 * (HALF.all_logits * 151_936 + 36 * HALF.input * 2560))
+        assert many - few == pytest.approx(1000 * (BFLOAT16.all_logits * 151_936 + 36 * BFLOAT16.input * 2560))
 
 
 class TestChoice:
@@ -105,8 +105,8 @@ class TestChoice:
             plan(10, gradient_checkpointing=False)
 
     def test_what_does_not_fit_is_refused_with_settings_that_do(self):
-        with pytest.raises(BadInput, match=r"16,000 tokens takes [\d.]+ GB \(computed\), and 16 GB may") as error:
-            plan(16, longest=16_000)
+        with pytest.raises(BadInput, match=r"30,000 tokens takes [\d.]+ GB \(computed\), and 16 GB may") as error:
+            plan(16, longest=30_000)
         for mend in ("train.num_layers", "train.too_long cut or drop", "raise train.memory_gb"):
             assert mend in str(error.value)
         fits = int(re.search(r"train\.max_length \(to (\d+)", str(error.value))[1])

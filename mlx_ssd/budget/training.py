@@ -57,12 +57,13 @@ class Coefficients:
     all_logits: float  # the same of a row, where a model has no plain head and all of its logits exist
 
 
-# LoRA on a 16-bit or quantized base: 16 bits, and a float32 copy of what an adapter reads.
-HALF = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 5, 2, 11, 6)
-# LoRA on a base in float32, as on a CPU.
-SINGLE = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 12, 4, 7, 16)
+# LoRA, by what the base computes in, quantized or not; of float16 with a float32 copy of what an adapter reads.
+BFLOAT16 = Coefficients(LayerBytes(14, 10, 7, 2.4), LayerBytes(27, 20, 33, 6), 5, 2, 11, 6)
+FLOAT16 = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 5, 2, 11, 6)
+FLOAT32 = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 12, 4, 7, 16)
 # Full training: all in float32, for the weights are.
 FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 14, 4, 7, 16)
+LORA = {"bfloat16": BFLOAT16, "float16": FLOAT16, "float32": FLOAT32}
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 
 
@@ -83,7 +84,7 @@ def training_plan(
     longest_row: int,
     step_tokens: int,
     *,
-    half: bool = True,
+    dtype: str = "bfloat16",
     plain_head: bool = True,
 ) -> TrainingPlan:
     """Choose `train.row_tokens` and `train.gradient_checkpointing` where the recipe leaves them to the memory.
@@ -92,12 +93,12 @@ def training_plan(
     sample; longer ones, up to the tokens of a step, only while half of the memory is enough.
 
     weight_bytes: of the model as it is loaded. longest_row, step_tokens: tokens of the longest sample, and of all
-    samples of a step. half: the model computes in 16 bits. plain_head: its logits are a plain map of hidden states.
+    samples of a step. dtype: what the model computes in. plain_head: its logits are a plain map of hidden states.
     Raises BadInput where not even the longest sample alone fits.
     """
 
     def peak(row_tokens: int, recompute: bool, longest: int = longest_row) -> float:
-        step = step_bytes(size, train, max(row_tokens, longest), longest, recompute, half=half, plain_head=plain_head)
+        step = step_bytes(size, train, max(row_tokens, longest), longest, recompute, dtype=dtype, plain_head=plain_head)
         return resident_bytes(size, train, weight_bytes) + step
 
     chosen = train.gradient_checkpointing
@@ -142,11 +143,11 @@ def step_bytes(
     longest: int,
     recompute: bool,
     *,
-    half: bool = True,
+    dtype: str = "bfloat16",
     plain_head: bool = True,
 ) -> float:
     """What a row of `tokens`, none of whose samples has more than `longest`, takes beside that."""
-    cost = FULL if train.method == "full" else HALF if half else SINGLE
+    cost = FULL if train.method == "full" else LORA[dtype]
     layers = size.layers * size.trained_share(train.num_layers)
     layer = cost.kept.of(size, tokens, longest)
     kept, working = layers * layer, WORKING_LAYERS * layer

@@ -97,6 +97,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
 
 def _plan(model: Any, config: dict[str, Any], rows: list[Any], train: Training, memory: int) -> TrainingPlan:
     """How a step's work is cut, from the model as it is loaded and the rows as they are."""
+    import mlx.core as mx
     from mlx.utils import tree_flatten
 
     from mlx_ssd.sampling.memory import weight_bytes
@@ -110,6 +111,7 @@ def _plan(model: Any, config: dict[str, Any], rows: list[Any], train: Training, 
     except BadInput:  # an unusual model
         row_tokens, recompute = train.row_tokens or CAUTIOUS_ROW, train.gradient_checkpointing is not False
         return TrainingPlan(row_tokens, recompute, None)
+    kinds = {array.dtype for _, array in tree_flatten(model.parameters())}
     return training_plan(
         size,
         train,
@@ -117,7 +119,7 @@ def _plan(model: Any, config: dict[str, Any], rows: list[Any], train: Training, 
         memory,
         max(lengths),
         step_tokens,
-        half=any(array.dtype.size == 2 for _, array in tree_flatten(model.parameters())),
+        dtype=next((name for name in ("float16", "bfloat16") if getattr(mx, name) in kinds), "float32"),
         plain_head=output_head(model) is not None,
     )
 

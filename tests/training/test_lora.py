@@ -1,15 +1,17 @@
 import json
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head
-from mlx_ssd.training.lora import adapter_off, adapter_weights, attach, write
+from mlx_ssd.training.lora import MixedPrecisionLoRALinear, adapter_off, adapter_weights, attach, write
 from mlx_ssd.training.loss import step_gradient
 
 from .tiny import CONFIG, Settings, make_rows, randomize_adapter, tiny_model, tiny_moe
@@ -37,6 +39,72 @@ def test_a_half_precision_base_keeps_float32_adapters():
     _, gradient = step_gradient(model, output_head(model), [pack_rows(make_rows(2))])
     assert {array.dtype for _, array in tree_flatten([adapter_weights(model), gradient])} == {mx.float32}
     assert model(PROBE).dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_in_float32_and_float16_it_is_mlx_lms_layer_to_the_bit(dtype):
+    ours, x, cotangent = a_layer(dtype)
+    for found, expected in zip(differentiated(ours, x, cotangent), mlx_lms(ours, x, cotangent), strict=True):
+        assert mx.array_equal(found, expected)
+
+
+def test_in_bfloat16_it_rounds_little_more_than_mlx_lms_and_keeps_no_float32_copy():
+    ours, x, cotangent = a_layer(mx.bfloat16)
+    exact = differentiated(a_layer(mx.float32, of=ours)[0], x.astype(mx.float32), cotangent.astype(mx.float32))
+
+    def errors(found):
+        return [mx.square(a.astype(mx.float32) - b).mean().item() ** 0.5 for a, b in zip(found, exact, strict=True)]
+
+    found = differentiated(ours, x, cotangent)
+    assert [array.dtype for array in found] == [mx.bfloat16, mx.bfloat16, mx.float32, mx.float32]
+    for own, its in zip(errors(found)[:2], errors(mlx_lms(ours, x, cotangent))[:2], strict=True):
+        assert own < 1.2 * its
+    for own, expected in zip(found[2:], exact[2:], strict=True):
+        assert mx.abs(own - expected).max() < 0.02 * mx.abs(expected).max()
+
+    held = {}
+    for name, differentiate in (("ours", differentiated), ("mlx-lm's", mlx_lms)):
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        output, *gradients = differentiate(ours, x, cotangent)
+        mx.eval(output)
+        held[name] = mx.get_active_memory() - before - output.nbytes
+        del output, gradients
+    assert held["ours"] < 0.1 * x.nbytes < 2 * x.nbytes <= held["mlx-lm's"]
+
+
+def a_layer(dtype, of=None):
+    """A layer of 64 to 48 with an adapter that is not zero, 200 inputs, and a gradient of its outputs."""
+    mx.random.seed(1)
+    model = nn.Sequential(nn.Linear(64, 48))
+    model.set_dtype(mx.bfloat16)
+    model.set_dtype(dtype)
+    layer = LoRALinear.from_base(model.layers[0], r=4, scale=2.0)
+    layer.lora_b = 0.1 * mx.random.normal(layer.lora_b.shape)
+    layer.linear.freeze()
+    layer.__class__ = MixedPrecisionLoRALinear
+    if of:
+        layer.lora_a, layer.lora_b = of.lora_a, of.lora_b
+    x, cotangent = (mx.random.normal((200, n)).astype(mx.bfloat16).astype(dtype) for n in (64, 48))
+    mx.eval(layer.parameters(), x, cotangent)
+    return layer, x, cotangent
+
+
+def differentiated(layer, x, cotangent, call=MixedPrecisionLoRALinear.__call__):
+    """The output, and the gradients of input, A and B."""
+
+    def output(x, a, b):
+        layer.lora_a, layer.lora_b = a, b
+        return [call(layer, x)]
+
+    arrays = [x, layer.lora_a, layer.lora_b]
+    outputs, gradients = mx.vjp(output, arrays, [cotangent])
+    _, layer.lora_a, layer.lora_b = arrays
+    return [*outputs, *gradients]
+
+
+def mlx_lms(layer, x, cotangent):
+    return differentiated(layer, x, cotangent, LoRALinear.__call__)
 
 
 def test_gradients_are_the_adapters_alone():
