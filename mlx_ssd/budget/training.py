@@ -58,11 +58,11 @@ class Coefficients:
 
 
 # LoRA, by what the base computes in, quantized or not; of float16 with a float32 copy of what an adapter reads.
-BFLOAT16 = Coefficients(LayerBytes(14, 10, 7, 2.4), LayerBytes(27, 20, 33, 6), 5, 2, 11, 6)
-FLOAT16 = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 5, 2, 11, 6)
-FLOAT32 = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 12, 4, 7, 16)
+BFLOAT16 = Coefficients(LayerBytes(14, 10, 7, 2.4), LayerBytes(27, 20, 33, 6), 5, 2, 14, 6)
+FLOAT16 = Coefficients(LayerBytes(30, 13, 8, 2.2), LayerBytes(72, 46, 31, 6), 5, 2, 14, 6)
+FLOAT32 = Coefficients(LayerBytes(16, 20, 13, 4.2), LayerBytes(32, 52, 41, 13), 12, 4, 11, 16)
 # Full training: all in float32, for the weights are.
-FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 14, 4, 7, 16)
+FULL = Coefficients(LayerBytes(25, 20, 17, 4.1), LayerBytes(74, 45, 67, 14), 14, 4, 11, 16)
 LORA = {"bfloat16": BFLOAT16, "float16": FLOAT16, "float32": FLOAT32}
 WORKING_LAYERS = 1.25  # where nothing is recomputed: in layers of what is kept
 

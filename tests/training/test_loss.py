@@ -236,5 +236,5 @@ def test_logits_of_all_positions_never_exist():
         return loss.head_gradient(model, loss.Head("lm_head", False), states, token_targets(tokens), 1).of_states
 
     found = peak(ours)
-    assert found < 2.5 * loss.CHUNK_BYTES
+    assert found < 3.5 * loss.CHUNK_BYTES
     assert peak(full_logits) > 2 * positions * vocabulary * 4
