@@ -394,9 +394,8 @@ def test_downloads_are_confirmed_and_only_what_is_needed_is_fetched(tmp_path, py
         assert fetched == ["test6.jsonl"]
     process = python(ask.format("None") + f"\n{read}")  # it is here: nothing to ask, and no network needed
     assert process.stdout == "['problem6']\n", process.stderr
-    process = python(
-        "try: read_problems(source.model_copy(update={'release': 'v5'}), 'test')\nexcept BadInput as error: print(error)"
-    )
+    older = read.replace("source", "source.model_copy(update={'release': 'v5'})")
+    process = python(f"try: {older}\nexcept BadInput as error: print(error)")
     assert "problems.test: cannot get test3.jsonl of livecodebench/code_generation_lite (" in process.stdout
     assert "check the network" in process.stdout and process.stdout.count("\n") == 1
 
