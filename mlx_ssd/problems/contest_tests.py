@@ -1,7 +1,7 @@
 """The tests of a LiveCodeBench row, public then private, in the form in which they are graded.
 
 Private tests are often packed: base64 of zlib of a pickle of one JSON text. The pickle is not loaded but read, opcode
-by opcode, and may hold one text and nothing else. An Unpickler that refuses every class would not do: 12 bytes
+by opcode, and may hold one text and nothing else. An Unpickler that refuses every class would not do: a dozen bytes
 (LONG_BINPUT with a large index) make it allocate gigabytes.
 """
 
