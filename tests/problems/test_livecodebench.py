@@ -354,12 +354,12 @@ class TestFiles:
 
 @pytest.fixture
 def python(tmp_path):
-    """Run code against a hub, in a process of its own: the hub's address is read at import."""
+    """Run code against a hub, or offline, in a process of its own: the hub's address is read at import."""
 
-    def run(code: str, endpoint: str = "http://127.0.0.1:9") -> subprocess.CompletedProcess[str]:
+    def run(code: str, endpoint: str = "") -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+            "HF_HUB_OFFLINE": str(int(not endpoint)), "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
         code = (
             "from mlx_ssd.problems import confirm_downloads, read_problems\n"
