@@ -82,14 +82,16 @@ def _confirm_download(recipe: Any, yes: bool) -> None:
     """Say how much would be downloaded, and ask, before anything is."""
     import sys
 
-    from mlx_ssd import models
+    from mlx_ssd import models, problems
 
     def ask(question: str) -> bool:
         if yes:
             click.echo(f"note: {question} Yes.", err=True)
         return yes or click.confirm(question, err=True)
 
-    models.confirm_download(recipe.model, ask if yes or sys.stdin.isatty() else None)
+    anybody = ask if yes or sys.stdin.isatty() else None
+    models.confirm_download(recipe.model, anybody)
+    problems.confirm_downloads(recipe.problems, anybody)
 
 
 def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:

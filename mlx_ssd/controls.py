@@ -42,6 +42,7 @@ class Entry:
 def suite_name(source: ProblemSource, role: str) -> str:
     """embedded-test, mine-validation, …: the problem set in file names."""
     name = Path(source.path).stem if source.source == "jsonl" and source.path else source.source
+    name += f"-{source.release}" if source.source == "livecodebench" else ""
     return f"{name}-{role}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.errors import WorkFailed
-from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many
+from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many, with_preamble
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
@@ -99,7 +99,10 @@ def _run_programs(programs: list, out: list[Appender], recipe: Recipe, bar: Any,
         return
     limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
     check_canaries(sandbox, limits)
-    items = [((number, key), code, problem.entry_point, problem.tests) for number, key, problem, code in programs]
+    items = [
+        ((number, key), with_preamble(code, problem.preamble), problem.entry_point, problem.tests)
+        for number, key, problem, code in programs
+    ]
     broken = 0
     for (number, (problem_id, index)), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
         broken += verdict.verdict == "harness_error"

@@ -66,13 +66,18 @@ def confirm_download(model: Model, ask: Callable[[str], bool] | None) -> None:
     if model.path == "embedded" or not is_hub_name(model.path):
         return
     size = download_bytes(model.path, model.revision)
+    confirm(model.path, size, ask, "--model takes a folder on this disk too")
+
+
+def confirm(name: str, size: int, ask: Callable[[str], bool] | None, instead: str) -> None:
+    """Have a download of `size` bytes confirmed; of none, nothing is asked. `instead` is what can be done without."""
     if not size:
         return
-    what = f"{model.path}: {_readable(size)} to download from the hub, once"
+    what = f"{name}: {_readable(size)} to download from the hub, once"
     if ask is None:
         raise BadInput(f"{what}; confirm it with --yes, since there is no terminal to ask at")
     if not ask(f"{what}. Download?"):
-        raise BadInput(f"{model.path} was not downloaded; --model takes a folder on this disk too")
+        raise BadInput(f"{name} was not downloaded; {instead}")
 
 
 def download_bytes(name: str, revision: str | None) -> int:

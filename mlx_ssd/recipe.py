@@ -39,18 +39,22 @@ class Prompt(Section):
 
 
 class ProblemSource(Section):
-    source: Literal["embedded", "jsonl", "rstar_coder"] = "embedded"
-    path: str | None = None  # jsonl: the file; rstar_coder: a local copy of the data set
-    revision: str | None = None  # rstar_coder: commit of the data set; None takes the one known to problems/
+    source: Literal["embedded", "jsonl", "rstar_coder", "livecodebench"] = "embedded"
+    path: str | None = None  # jsonl: the file; rstar_coder, livecodebench: a local copy of the data set
+    revision: str | None = None  # of these two: commit of the data set; None takes the one known to problems/
+    release: Literal["v6", "v5"] = "v6"  # livecodebench: contests of 2025-02 to 2025-05, or of 2024-08 to 2025-02
     select: Literal["text", "passed"] = "text"  # rstar_coder: `passed` peeks at which problems were solved
     decontaminate: int = Field(13, ge=0)  # rstar_coder: drops what shares so many words in a row with a test; 0: off
+    difficulty: Literal["easy", "medium", "hard"] | None = None  # only these problems; rstar_coder knows none
     skip: int = Field(0, ge=0)  # leaves out the first so many, so that two sets can be parts of one
     limit: int | None = Field(None, ge=1)  # then takes so many
 
     @model_validator(mode="after")
-    def _path_fits_source(self) -> ProblemSource:
+    def _settings_fit_source(self) -> ProblemSource:
         if self.source == "jsonl" and self.path is None or self.source == "embedded" and self.path is not None:
             raise ValueError("source jsonl needs a path, and source embedded takes none")
+        if self.source == "rstar_coder" and self.difficulty is not None:
+            raise ValueError("source rstar_coder does not say how difficult a problem is; leave difficulty at null")
         return self
 
 
@@ -58,6 +62,16 @@ class Problems(Section):
     train: ProblemSource = ProblemSource()
     validation: ProblemSource | None = None  # where decoding is chosen and curves are drawn; None: neither
     test: ProblemSource = ProblemSource()
+
+    @model_validator(mode="after")
+    def _validated_on_other_problems(self) -> Problems:
+        sources = [source for source in (self.validation, self.test) if source and source.source == "livecodebench"]
+        if len({source.release for source in sources}) > 1:
+            raise ValueError(
+                "the releases of LiveCodeBench share the contests of February 2025; take validation and test problems "
+                "from one release, parted with skip and limit"
+            )
+        return self
 
 
 class Decoding(Section):

@@ -28,13 +28,15 @@ class Record(BaseModel):
 class Problem(Record):
     """A programming task. A functional test is {"args": [...], "expected": value}, called on
     `entry_point`; a stdin test is {"stdin": text, "stdout": text}. Without tests it can be
-    sampled and trained on, not graded."""
+    sampled and trained on, not graded. `preamble` is one line of code that every program is
+    graded behind, such as imports that its judge has at hand."""
 
     id: str
     prompt: str
     entry_point: str | None = None
     tests: list[dict[str, Any]] = Field(default_factory=list)
     difficulty: str | None = None
+    preamble: str | None = None
 
     @model_validator(mode="after")
     def _tests_of_one_kind(self) -> Problem:

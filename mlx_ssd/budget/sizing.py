@@ -37,7 +37,10 @@ LOGIT_BYTES = 20  # a row of a decoding step and vocabulary entry
 
 # Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
 # twice the mean one, and no answer is longer than max_tokens.
-LENGTHS = {"embedded": (100, 400, 3000), "jsonl": (300, 1000, 8000), "rstar_coder": (500, 1500, 12000)}
+LENGTHS = {
+    "embedded": (100, 400, 3000), "jsonl": (300, 1000, 8000), "rstar_coder": (500, 1500, 12000),
+    "livecodebench": (600, 1500, 12000),
+}  # fmt: skip
 GRADE_SECONDS = 0.1  # a program
 UNKNOWN_PROBLEMS = 100  # of a test set whose size the recipe does not say
 RESERVE = 0.1  # of the hours: loading, checkpoints, heat

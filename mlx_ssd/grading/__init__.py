@@ -3,6 +3,7 @@
 from mlx_ssd.grading.compare import same_output, same_value
 from mlx_ssd.grading.extract import extract_code
 from mlx_ssd.grading.grade import Verdict, check_canaries, grade, grade_many
+from mlx_ssd.grading.preamble import with_preamble
 from mlx_ssd.grading.process import ProcessSandbox
 from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
 
@@ -18,4 +19,5 @@ __all__ = [
     "grade_many",
     "same_output",
     "same_value",
+    "with_preamble",
 ]

@@ -1,17 +1,20 @@
 """Problem sets: where prompts come from, and the tests that grade their answers.
 
-One module a source: `embedded`, `jsonl` (a user's own file), `rstar_coder` (the paper's prompts).
+One module a source: `embedded`, `jsonl` (a user's own file), `rstar_coder` (the paper's prompts), `livecodebench`
+(the paper's tests).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mlx_ssd import models
 from mlx_ssd.errors import BadInput
-from mlx_ssd.problems import embedded, jsonl, rstar_coder
+from mlx_ssd.problems import embedded, jsonl, livecodebench, rstar_coder
 from mlx_ssd.problems.decontaminate import normal_form
-from mlx_ssd.recipe import ProblemSource
+from mlx_ssd.recipe import Problems, ProblemSource
 from mlx_ssd.records import Problem
 from mlx_ssd.storage import hash_path
 
@@ -23,7 +26,22 @@ def identity(source: ProblemSource, role: str) -> str:
     set and its commit. Reads no network. Raises BadInput for a file that is not there."""
     if source.source == "rstar_coder":
         return rstar_coder.identity(source, role)
+    if source.source == "livecodebench":
+        return livecodebench.identity(source, role)
     return hash_path(problem_file(source, role))
+
+
+def confirm_downloads(problems: Problems, ask: Callable[[str], bool] | None) -> None:
+    """Have the test files that are not here confirmed, with their size, as models.confirm_download does."""
+    asked = set()
+    for role in ("train", "validation", "test"):
+        source = getattr(problems, role)
+        if source is None or source.source != "livecodebench" or (source.release, source.revision) in asked:
+            continue
+        asked.add((source.release, source.revision))
+        size = livecodebench.download_bytes(source, role)
+        what = f"LiveCodeBench {source.release}"
+        models.confirm(what, size, ask, f"problems.{role}.path takes files on this disk too")
 
 
 def problem_file(source: ProblemSource, role: str) -> Path:
@@ -36,39 +54,50 @@ def read_problems(source: ProblemSource, role: str) -> list[Problem]:
     them after the first `source.skip`. Nothing is decontaminated: there is nothing to compare with.
 
     Raises BadInput for missing or malformed data, or when no problem is left; WorkFailed when a stream
-    from the hub breaks off.
+    from the hub breaks off. Warns, in one sentence, of a LiveCodeBench that is not the paper's.
     """
     if source.source == "rstar_coder":
         return rstar_coder.select(source, (), role)[0]
-    return _part(jsonl.read(problem_file(source, role), role), source, role)
+    problems, account = _choose(source, role)
+    if "note" in account:
+        warnings.warn(str(account["note"]), stacklevel=2)
+    return problems
 
 
 def select_training(source: ProblemSource, against: Sequence[Problem]) -> tuple[list[Problem], Account]:
     """The problems to sample from, and the account of what was left out and why (docs/problems.md).
 
     `against` are the problems that the student will be judged on: a problem of rStar-Coder that shares
-    `source.decontaminate` words in a row with one of them is dropped. A user's own file is sampled as it
+    `source.decontaminate` words in a row with one of them is dropped. Any other source is sampled as it
     is; its account counts what is repeated in it and what is in `against` too. Raises as `read_problems`.
     """
     if source.source == "rstar_coder":
         return rstar_coder.select(source, against, "train")
-    everything = jsonl.read(problem_file(source, "train"), "train")
-    kept = _part(everything, source, "train")
+    kept, account = _choose(source, "train")
     prompts = [normal_form(problem.prompt) for problem in kept]
     judged = {normal_form(problem.prompt) for problem in against}
-    return kept, {
-        "source": source.source,
-        "rows": len(everything),
-        "skipped": source.skip,
-        "beyond_limit": len(everything) - source.skip - len(kept),
-        "kept": len(kept),
+    return kept, account | {
         "kept_though_repeated": len(prompts) - len(set(prompts)),
         "kept_though_in_tests": sum(prompt in judged for prompt in prompts),
     }
 
 
-def _part(problems: list[Problem], source: ProblemSource, role: str) -> list[Problem]:
-    kept = problems[source.skip :][: source.limit]
+def _choose(source: ProblemSource, role: str) -> tuple[list[Problem], Account]:
+    """The part of a set that a source names, and what was left out."""
+    if source.source == "livecodebench":
+        return livecodebench.select(source, role)
+    everything = jsonl.read(problem_file(source, role), role)
+    fitting = [problem for problem in everything if source.difficulty in (None, problem.difficulty)]
+    kept = fitting[source.skip :][: source.limit]
+    if not fitting:
+        raise BadInput(f"problems.{role}.difficulty: none of the {len(everything)} problems is {source.difficulty}")
     if not kept:
-        raise BadInput(f"problems.{role}.skip: {source.skip} leaves none of the {len(problems)} problems; lower it")
-    return kept
+        raise BadInput(f"problems.{role}.skip: {source.skip} leaves none of the {len(fitting)} problems; lower it")
+    account: Account = {
+        "source": source.source,
+        "rows": len(everything),
+        "skipped": source.skip,
+        "beyond_limit": len(fitting) - source.skip - len(kept),
+        "kept": len(kept),
+    }
+    return kept, account | ({"other_difficulty": len(everything) - len(fitting)} if source.difficulty else {})

@@ -6,6 +6,7 @@ The base runs first, on the validation problems over the curve's decodings, of w
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import identity, read_problems
 from mlx_ssd.recipe import ProblemSource, Recipe
-from mlx_ssd.records import Grade
+from mlx_ssd.records import Grade, Problem
 from mlx_ssd.storage import Journal, hash_path
 
 VERSION = 2
@@ -42,8 +43,10 @@ def settings(recipe: Recipe) -> dict:
 def check(recipe: Recipe) -> None:
     if recipe.problems.test.source == "rstar_coder":
         return  # looked at when it is there
-    if len(read_problems(recipe.problems.test, "test")) < 2:
+    tests = read_problems(recipe.problems.test, "test")
+    if len(tests) < 2:
         raise BadInput("problems.test: one test problem gives no interval; evaluate needs at least two")
+    _check_output(tests, recipe)
     if recipe.evaluate.curve:
         problems = read_problems(recipe.problems.validation, "validation")
         if not all(problem.tests for problem in problems):
@@ -51,6 +54,20 @@ def check(recipe: Recipe) -> None:
                 "problems.validation: settings can only be chosen on problems with tests; "
                 "give some, or set evaluate.curve to null"
             )
+        _check_output(problems, recipe)
+
+
+def _check_output(problems: list[Problem], recipe: Recipe) -> None:
+    """Raises BadInput where no program could be right, because the answer is longer than the limit."""
+    limit = recipe.evaluate.limits.output_kb
+    for problem in problems:
+        for test in problem.tests:
+            answer = test["stdout"] if "stdout" in test else json.dumps(test["expected"])
+            if len(answer) > limit * 1024:
+                raise BadInput(
+                    f"evaluate.limits.output_kb: a test of problem {problem.id!r} expects an answer of "
+                    f"{len(answer) // 1024 + 1} KB, more than the {limit} that a program may print; raise it"
+                )
 
 
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
