@@ -124,8 +124,17 @@ class Score(Record):
     completion_tokens: float
 
 
+class McNemar(BaseModel):
+    """McNemar's exact test: the problems that only one of the two arms passed, and the two-sided p-value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    only_baseline: int
+    only_arm: int
+    p: float
+
+
 class Comparison(Record):
-    """arm - baseline in pass@k, in fractions, paired over the suite's problems."""
+    """arm - baseline in pass@k, in fractions, paired over the suite's problems. What does not apply is absent."""
 
     baseline: str
     baseline_decoding: str
@@ -133,6 +142,7 @@ class Comparison(Record):
     decoding: str
     suite: str
     difference: dict[int, Interval]
+    mcnemar: McNemar | None = None  # only where both arms have one sample a problem
 
 
 class CurvePoint(Record):

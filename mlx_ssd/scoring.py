@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_ssd import statistics
 from mlx_ssd.recipe import Evaluation
-from mlx_ssd.records import Comparison, Generation, Grade, Interval, Problem, Score
+from mlx_ssd.records import Comparison, Generation, Grade, Interval, McNemar, Problem, Score
 
 BOOTSTRAP_SEED = 0  # intervals are a function of the grades alone
 
@@ -96,7 +96,7 @@ def compare(
     arm_grades: Sequence[Grade],
     evaluation: Evaluation,
 ) -> Comparison:
-    """arm - baseline in pass@k, paired over problems."""
+    """arm - baseline in pass@k, paired over problems, and what goes beside it."""
     before, after = passed(problems, baseline_grades), passed(problems, arm_grades)
     differences = {}
     for k in evaluation.pass_at:
@@ -111,7 +111,16 @@ def compare(
         decoding=arm.decoding,
         suite=arm.suite,
         difference=differences,
+        mcnemar=_mcnemar(before, after),
     )
+
+
+def _mcnemar(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]]) -> McNemar | None:
+    """None unless both arms have exactly one sample of each problem."""
+    if not before or {samples for samples, _ in (*before, *after)} != {1}:
+        return None
+    test = statistics.mcnemar(np.array([c for _, c in before]), np.array([c for _, c in after]))
+    return McNemar(only_baseline=test.only_a, only_arm=test.only_b, p=test.p)
 
 
 def _bootstrap(values: np.ndarray, evaluation: Evaluation) -> statistics.Interval | None:

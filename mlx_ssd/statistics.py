@@ -21,6 +21,15 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class McNemar:
+    """The discordant problems of two arms, and the test's two-sided p-value."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
 def pass_at_k(n: int, c: int, k: int) -> float | None:
     """Unbiased pass@k of one problem from n samples, c of them right: 1 - C(n-c, k) / C(n, k).
 
@@ -89,3 +98,24 @@ def paired_bootstrap(
     if a.shape != b.shape:
         raise BadInput(f"a paired bootstrap needs both arms on the same problems; got {a.shape} and {b.shape}")
     return bootstrap_mean(b - a, resamples, seed, level)
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
+    """McNemar's exact test of two arms with one outcome a problem: is each as likely to win where they differ?
+
+    a, b: passed or not [problems], of two arms on the same problems in the same order. Problems on which both pass
+    or both fail say nothing; of the n discordant ones, the number won by b is Binomial(n, 1/2) if neither arm is
+    better (McNemar 1947, Psychometrika 12; the exact form is the sign test). p is two-sided: twice the smaller
+    tail, at most 1; 1 without discordant problems. Exact integers, one rounding. It assumes that problems are
+    independent of each other, and being exact it is conservative: it errs less often than it says.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.ndim != 1 or a.shape != b.shape or not np.isin(np.concatenate([a, b]), (0, 1)).all():
+        raise BadInput(
+            "McNemar's test needs one outcome, 0 or 1, of each arm on each problem: "
+            f"got shapes {a.shape} and {b.shape}; use the paired bootstrap for other scores"
+        )
+    only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    n = only_a + only_b
+    tail = sum(comb(n, i) for i in range(min(only_a, only_b) + 1))
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**n))

@@ -6,6 +6,7 @@ import pytest
 from mlx_ssd.errors import BadInput
 from mlx_ssd.statistics import (
     bootstrap_mean,
+    mcnemar,
     mean_pass_at_k,
     paired_bootstrap,
     pass_at_k,
@@ -102,3 +103,38 @@ def test_degenerate_inputs_give_no_number():
         paired_bootstrap([0.1, 0.2], [0.1])
     with pytest.raises(BadInput):
         bootstrap_mean([0.1, 0.2], level=1.0)
+
+
+def outcomes(both, only_a, only_b, neither):
+    """Two arms' outcomes, from the cells of the fourfold table."""
+    cells = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [both, only_a, only_b, neither], axis=0)
+    return np.random.default_rng(6).permutation(cells).T
+
+
+def test_mcnemar_of_a_published_example():
+    """Two media for growing tubercle bacilli, 50 specimens: two-sided exact P = 0.0129. Armitage & Berry, Statistical
+    Methods in Medical Research, 3rd ed. 1994, p. 127; the exact P as StatsDirect's manual gives it for that table
+    (www.statsdirect.com/help/chi_square_tests/mat.htm)."""
+    test = mcnemar(*outcomes(20, 12, 2, 16))
+    assert (test.only_a, test.only_b) == (12, 2)
+    assert round(test.p, 4) == 0.0129
+    assert test.p == 2 * (1 + 14 + 91) / 2**14
+
+
+def test_mcnemar_agrees_with_the_binomial_test_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for only_a in range(0, 30, 3):
+        for only_b in range(1, 40, 4):
+            theirs = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
+            assert mcnemar(*outcomes(5, only_a, only_b, 7)).p == pytest.approx(theirs, rel=1e-12)
+    assert mcnemar(*outcomes(0, 900, 700, 0)).p == pytest.approx(stats.binomtest(900, 1600, 0.5).pvalue, rel=1e-12)
+
+
+def test_mcnemar_at_its_ends():
+    assert mcnemar(*outcomes(3, 0, 0, 4)).p == 1.0
+    assert mcnemar(*outcomes(3, 2, 2, 4)).p == 1.0  # twice the tail would be more
+    a, b = outcomes(3, 9, 1, 4)
+    assert mcnemar(a.astype(bool), b.astype(bool)).p == mcnemar(b, a).p
+    for bad in (([0, 1], [0.5, 1]), ([0, 1], [0]), ([[0, 1]], [[0, 1]]), ([2], [2])):
+        with pytest.raises(BadInput):
+            mcnemar(*bad)

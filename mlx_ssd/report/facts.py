@@ -111,8 +111,8 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
     """What the differences over so many problems allow to be said of one arm."""
     if problems < FEW_PROBLEMS:
-        found = ", ".join(f"{points(c.difference[k])} against {baseline(c)}" for c in comparisons)
-        return f"pass@{k}: {arm}: {found}; {problems} problems are too few for a verdict."
+        found = ", ".join(f"{baseline(c)} ({figures(c, k)})" for c in comparisons)
+        return f"pass@{k}: {arm} against {found}; {problems} problems are too few for a verdict."
     said = []
     for what, holds in (
         ("beats", lambda d: d.low > 0),
@@ -121,7 +121,7 @@ def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> 
     ):
         of_kind = [c for c in comparisons if holds(c.difference[k])]
         if of_kind:
-            said.append(what + " " + ", ".join(f"{baseline(c)} ({points(c.difference[k])})" for c in of_kind))
+            said.append(what + " " + ", ".join(f"{baseline(c)} ({figures(c, k)})" for c in of_kind))
     return f"pass@{k}: {arm} " + "; ".join(said) + "."
 
 
@@ -129,6 +129,15 @@ def baseline(comparison: Comparison) -> str:
     if comparison.baseline != BASE:
         return comparison.baseline
     return "base at the same decoding" if comparison.decoding == comparison.baseline_decoding else comparison.baseline
+
+
+def figures(comparison: Comparison, k: int) -> str:
+    """The difference, and McNemar's p where there is one. The verdict stands on the interval alone."""
+    found = [points(comparison.difference[k])]
+    if k == 1 and comparison.mcnemar:
+        p = comparison.mcnemar.p
+        found.append("McNemar p < 0.001" if p < 0.001 else f"McNemar p = {p:.3f}")
+    return "; ".join(found)
 
 
 def points(difference: Interval) -> str:

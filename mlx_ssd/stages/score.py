@@ -12,7 +12,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, CurvePoint, Generation, Grade, Problem
 from mlx_ssd.storage import Journal, hash_json, hash_path, write_json
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:
@@ -82,7 +82,10 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         {
             "v": 2,
             "scores": [score.model_dump(mode="json") for score in scores],
-            "comparisons": [c.model_dump(mode="json") for c in _comparisons(recipe, files, problems, scores, grades)],
+            "comparisons": [
+                c.model_dump(mode="json", exclude_none=True)
+                for c in _comparisons(recipe, files, problems, scores, grades)
+            ],
             "curve": [point.model_dump(mode="json") for point in curve],
             "trained_on": _trained_on(recipe, files, problems),
         },

@@ -10,7 +10,7 @@ import pytest
 from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.records import Comparison, Interval
+from mlx_ssd.records import Comparison, Interval, McNemar
 from mlx_ssd.report.facts import arm_facts, not_measured, sentence, training_facts, verdict, warnings
 from mlx_ssd.report.markdown import details, difference_table, render, score_table
 
@@ -199,7 +199,7 @@ def test_every_number_of_the_markdown_is_in_the_report(files, report):
             assert numbers == [round(100 * value[part], 1) for part in ("mean", "low", "high")]
 
 
-def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding="d"):
+def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding="d", **beside):
     interval = Interval(mean=mean, low=low, high=high)
     return Comparison(
         baseline=baseline,
@@ -208,11 +208,12 @@ def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding
         decoding=decoding,
         suite="s",
         difference={1: interval},
+        **beside,
     )
 
 
-def words(low, mean, high, problems=100):
-    return sentence("student", 1, [comparison(low, mean, high)], problems)
+def words(low, mean, high, problems=100, **beside):
+    return sentence("student", 1, [comparison(low, mean, high, **beside)], problems)
 
 
 def test_words_are_what_the_interval_allows():
@@ -236,8 +237,21 @@ def test_verdict_names_what_was_beaten():
 
 
 def test_no_verdict_from_a_handful_of_problems():
-    said = words(0.5, 0.75, 1.0, problems=2)
-    assert "2 problems are too few for a verdict" in said and "beats" not in said
+    assert words(0.5, 0.75, 1.0, problems=2) == (
+        "pass@1: student against base at the same decoding (+75.0 [+50.0, +100.0]); "
+        "2 problems are too few for a verdict."
+    )
+
+
+def test_mcnemar_stands_beside_pass_at_1_where_there_is_one():
+    test = McNemar(only_baseline=2, only_arm=12, p=212 / 2**14)
+    said = words(0.01, 0.05, 0.09, mcnemar=test)
+    assert said == "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]; McNemar p = 0.013)."
+    assert "; McNemar p < 0.001)" in words(0.01, 0.05, 0.09, mcnemar=test.model_copy(update={"p": 0.0009}))
+    both = comparison(0.01, 0.05, 0.09, mcnemar=test)
+    both = both.model_copy(update={"difference": {1: both.difference[1], 2: both.difference[1]}})
+    of_1, of_2 = verdict([both], 100)
+    assert "McNemar" in of_1 and "McNemar" not in of_2
 
 
 def test_without_tests_the_report_says_what_cannot_be_measured(report):
