@@ -142,6 +142,7 @@ class Comparison(Record):
     decoding: str
     suite: str
     difference: dict[int, Interval]
+    minimum_detectable_effect: dict[int, float] | None = None  # with 80 % power, two-sided 5 %; a size, without sign
     mcnemar: McNemar | None = None  # only where both arms have one sample a problem
 
 

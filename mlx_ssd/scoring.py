@@ -98,12 +98,15 @@ def compare(
 ) -> Comparison:
     """arm - baseline in pass@k, paired over problems, and what goes beside it."""
     before, after = passed(problems, baseline_grades), passed(problems, arm_grades)
-    differences = {}
+    differences, detectable = {}, {}
     for k in evaluation.pass_at:
         a, b = pass_at(before, k), pass_at(after, k)
-        interval = None if a is None or b is None else _bootstrap(b - a, evaluation)
-        if interval:
+        if a is None or b is None:
+            continue
+        if interval := _bootstrap(b - a, evaluation):
             differences[k] = _interval(interval)
+        if effect := statistics.minimum_detectable_effect(b - a):
+            detectable[k] = effect
     return Comparison(
         baseline=baseline.arm,
         baseline_decoding=baseline.decoding,
@@ -111,6 +114,7 @@ def compare(
         decoding=arm.decoding,
         suite=arm.suite,
         difference=differences,
+        minimum_detectable_effect=detectable or None,
         mcnemar=_mcnemar(before, after),
     )
 

@@ -1,6 +1,7 @@
 """Comparisons of two arms, from grades made by hand."""
 
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
@@ -74,6 +75,14 @@ def test_no_mcnemar_where_some_problem_has_not_one_sample(before, after):
     found = compared(before, after)
     assert found.mcnemar is None
     assert "mcnemar" not in found.model_dump(mode="json", exclude_none=True)
+
+
+def test_minimum_detectable_effect_of_a_comparison():
+    found = compared(list("1110000000"), list("0110111110"))
+    differences = [-1, 0, 0, 0, 1, 1, 1, 1, 1, 0]
+    assert found.minimum_detectable_effect == {1: pytest.approx(2.8015852 * stdev(differences) / 10**0.5)}
+    assert compared(["1"], ["0"]).minimum_detectable_effect is None
+    assert compared(["10", "11"], ["10", "11"]).minimum_detectable_effect is None  # nothing varies
 
 
 def test_comparisons_of_older_runs_are_read():

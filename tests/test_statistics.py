@@ -8,6 +8,7 @@ from mlx_ssd.statistics import (
     bootstrap_mean,
     mcnemar,
     mean_pass_at_k,
+    minimum_detectable_effect,
     paired_bootstrap,
     pass_at_k,
     pass_at_k_per_problem,
@@ -138,3 +139,41 @@ def test_mcnemar_at_its_ends():
     for bad in (([0, 1], [0.5, 1]), ([0, 1], [0]), ([[0, 1]], [[0, 1]]), ([2], [2])):
         with pytest.raises(BadInput):
             mcnemar(*bad)
+
+
+def draw_arms(rng, problems, effect):
+    """pass@1 of two arms from 4 samples a problem; b is better by `effect` on every problem."""
+    difficulty = rng.uniform(0.05, 0.85, size=problems)
+    return rng.binomial(4, difficulty) / 4, rng.binomial(4, difficulty + effect) / 4
+
+
+def test_at_the_minimum_detectable_effect_the_paired_interval_has_80_per_cent_power():
+    rng, problems, effect = np.random.default_rng(7), 150, 0.1
+    for _ in range(5):  # the spread depends a little on the effect
+        a, b = draw_arms(rng, 400_000, effect)
+        effect = minimum_detectable_effect(b - a) * np.sqrt(400_000 / problems)
+    assert 0.05 < effect < 0.12
+    found, said = 0, []
+    for seed in range(1000):
+        a, b = draw_arms(rng, problems, effect)
+        interval = paired_bootstrap(a, b, resamples=1000, seed=seed)
+        found += interval.low > 0 or interval.high < 0
+        said.append(minimum_detectable_effect(b - a))
+    assert 0.77 <= found / 1000 <= 0.83  # the standard error of 1,000 tests: 0.013
+    assert np.mean(said) == pytest.approx(effect, rel=0.01)
+
+
+def test_minimum_detectable_effect_by_its_formula():
+    stats = pytest.importorskip("scipy.stats")
+    differences = np.random.default_rng(8).normal(size=40)
+    theirs = (stats.norm.ppf(0.995) + stats.norm.ppf(0.9)) * stats.sem(differences)
+    assert minimum_detectable_effect(differences, power=0.9, level=0.99) == pytest.approx(theirs, rel=1e-9)
+    assert minimum_detectable_effect([0.0, 1.0]) == pytest.approx(2.8015852 * 0.5)
+
+
+def test_minimum_detectable_effect_of_too_little():
+    for nothing in ([], [0.3], [0.0, 0.0, 0.0], [0.1, 0.1]):
+        assert minimum_detectable_effect(nothing) is None
+    for bad in (([0.1, np.nan],), ([[0.1, 0.2]],), ([0.1, 0.2], 1.0), ([0.1, 0.2], 0.8, 0.0)):
+        with pytest.raises(BadInput):
+            minimum_detectable_effect(*bad)

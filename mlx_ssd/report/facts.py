@@ -111,7 +111,7 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
     """What the differences over so many problems allow to be said of one arm."""
     if problems < FEW_PROBLEMS:
-        found = ", ".join(f"{baseline(c)} ({figures(c, k)})" for c in comparisons)
+        found = ", ".join(f"{baseline(c)} ({figures(c, k, problems)})" for c in comparisons)
         return f"pass@{k}: {arm} against {found}; {problems} problems are too few for a verdict."
     said = []
     for what, holds in (
@@ -121,7 +121,7 @@ def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> 
     ):
         of_kind = [c for c in comparisons if holds(c.difference[k])]
         if of_kind:
-            said.append(what + " " + ", ".join(f"{baseline(c)} ({figures(c, k)})" for c in of_kind))
+            said.append(what + " " + ", ".join(f"{baseline(c)} ({figures(c, k, problems)})" for c in of_kind))
     return f"pass@{k}: {arm} " + "; ".join(said) + "."
 
 
@@ -131,12 +131,16 @@ def baseline(comparison: Comparison) -> str:
     return "base at the same decoding" if comparison.decoding == comparison.baseline_decoding else comparison.baseline
 
 
-def figures(comparison: Comparison, k: int) -> str:
-    """The difference, and McNemar's p where there is one. The verdict stands on the interval alone."""
-    found = [points(comparison.difference[k])]
+def figures(comparison: Comparison, k: int, problems: int) -> str:
+    """The difference, and beside it what is there: McNemar's p, and how large a difference had to be that cannot be
+    told. The verdict stands on the interval alone."""
+    difference, detectable = comparison.difference[k], comparison.minimum_detectable_effect or {}
+    found = [points(difference)]
     if k == 1 and comparison.mcnemar:
         p = comparison.mcnemar.p
         found.append("McNemar p < 0.001" if p < 0.001 else f"McNemar p = {p:.3f}")
+    if problems >= FEW_PROBLEMS and k in detectable and difference.low <= 0 <= difference.high:
+        found.append(f"80 % power would have needed about ±{100 * detectable[k]:.1f} points")
     return "; ".join(found)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 
 from mlx_ssd import assets, statistics
@@ -138,6 +139,11 @@ def test_difference(number, files, report, recipe, problems):
         interval = statistics.paired_bootstrap(base, student, recipe.evaluate.bootstrap_resamples, 0)
         assert difference["low"] == pytest.approx(interval.low, abs=1e-9)
         assert difference["high"] == pytest.approx(interval.high, abs=1e-9)
+        differences = np.array(student) - base
+        if np.ptp(differences):
+            error = np.sqrt(((differences - differences.mean()) ** 2).sum() / (len(base) - 1) / len(base))
+            assert comparison["minimum_detectable_effect"][str(k)] == pytest.approx(2.8015852 * error)
+    assert "mcnemar" not in comparison  # two samples each
 
 
 def test_curation_and_training(files, report, recipe):
@@ -241,6 +247,17 @@ def test_no_verdict_from_a_handful_of_problems():
         "pass@1: student against base at the same decoding (+75.0 [+50.0, +100.0]); "
         "2 problems are too few for a verdict."
     )
+
+
+def test_what_would_have_been_needed_stands_where_a_difference_cannot_be_told():
+    beside = {"minimum_detectable_effect": {1: 0.0713, 2: 0.5}}
+    assert words(-0.01, 0.04, 0.09, **beside) == (
+        "pass@1: student cannot be told from base at the same decoding "
+        "(+4.0 [-1.0, +9.0]; 80 % power would have needed about ±7.1 points)."
+    )
+    assert "power" not in words(0.01, 0.05, 0.09, **beside) + words(-0.09, -0.05, -0.01, **beside)
+    assert "power" not in words(-0.01, 0.04, 0.09, problems=19, **beside)
+    assert "power" not in words(-0.01, 0.04, 0.09, minimum_detectable_effect={2: 0.5})
 
 
 def test_mcnemar_stands_beside_pass_at_1_where_there_is_one():
