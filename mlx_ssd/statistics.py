@@ -4,6 +4,7 @@ All intervals are over problems: a benchmark is a sample of problems, and the sa
 independent of each other.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
@@ -11,6 +12,8 @@ from statistics import NormalDist
 import numpy as np
 
 from mlx_ssd.errors import BadInput
+
+ROUNDING = 1e-9  # means of the same whole numbers may differ by so much and less
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,29 @@ def bootstrap_mean(values: np.ndarray, resamples: int = 10_000, seed: int = 0, l
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise BadInput("a bootstrap needs one finite value for each problem")
-    if resamples < 1 or not 0 < level < 1:
-        raise BadInput(f"a bootstrap needs resamples >= 1 and 0 < level < 1; got {resamples} and {level}")
+    _check_bootstrap(resamples, level)
     if len(values) < 2:
         return None
+    means = np.concatenate([values[drawn].mean(axis=1) for drawn in _drawn(len(values), resamples, seed)])
+    return _percentile(float(values.mean()), means, level)
+
+
+def _check_bootstrap(resamples: int, level: float) -> None:
+    if resamples < 1 or not 0 < level < 1:
+        raise BadInput(f"a bootstrap needs resamples >= 1 and 0 < level < 1; got {resamples} and {level}")
+
+
+def _drawn(problems: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Which problems each resample holds, int64 [some resamples, problems] at a time: 8 MB bound the memory."""
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    rows = max(1, 1_000_000 // len(values))  # bounds the memory: 8 MB of indices at a time
+    rows = max(1, 1_000_000 // problems)
     for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        means[start:stop] = values[rng.integers(len(values), size=(stop - start, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+        yield rng.integers(problems, size=(min(rows, resamples - start), problems))
+
+
+def _percentile(estimate: float, resampled: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))
 
 
 def paired_bootstrap(
@@ -141,7 +155,52 @@ def minimum_detectable_effect(differences: np.ndarray, power: float = 0.8, level
         raise BadInput("a minimum detectable effect needs one finite difference for each problem")
     if not 0 < power < 1 or not 0 < level < 1:
         raise BadInput(f"a minimum detectable effect needs 0 < power, level < 1; got {power} and {level}")
-    if len(differences) < 2 or np.allclose(differences, differences[0], rtol=0, atol=1e-12):
+    if len(differences) < 2 or np.ptp(differences) < ROUNDING:
         return None
     z = NormalDist().inv_cdf((1 + level) / 2) + NormalDist().inv_cdf(power)
     return z * float(differences.std(ddof=1)) / sqrt(len(differences))
+
+
+def length_controlled(
+    differences: np.ndarray, lengths: np.ndarray, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> Interval | None:
+    """The mean difference of two arms at equal length of their answers: is a gain more than shorter or longer answers?
+
+    differences: b - a in score [problems]; lengths: b - a in mean completion tokens [problems]. Least squares of
+    differences on lengths over problems; the intercept is the difference expected where both arms write equally much.
+    Its percentile interval draws problems, each with both its figures. The idea is that of length-controlled
+    AlpacaEval (Dubois et al. 2024, arXiv 2404.04475), as an ordinary regression of paired differences.
+
+    It assumes that the difference is linear in that of lengths, with one slope for all problems; where hardly any
+    problem has answers of equal length, that is an extrapolation. It cannot say what caused what: an answer that runs
+    on because it is lost is long for being wrong, one that forgets a case is short for being wrong, and a gain by
+    fewer of these is then taken for one of length. So it is a reason to doubt a gain only where the arms' lengths
+    differ by much. Nor does it see all of length: means of few samples are noisy, which flattens the slope, and a few
+    answers cut at the token limit weigh heavily on it.
+
+    None with fewer than two problems, or where some resample has no slope because all its lengths differ by the same
+    (not 0): so few problems, or so uniform a change, cannot tell length from the rest.
+    """
+    differences, lengths = np.asarray(differences, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
+    if differences.ndim != 1 or differences.shape != lengths.shape or not np.isfinite([differences, lengths]).all():
+        raise BadInput(
+            "a length-controlled difference needs a finite difference in score and in length for each problem; "
+            f"got shapes {differences.shape} and {lengths.shape}"
+        )
+    _check_bootstrap(resamples, level)
+    if len(differences) < 2:
+        return None
+    found = [_at_zero(lengths[drawn], differences[drawn]) for drawn in _drawn(len(lengths), resamples, seed)]
+    intercepts = np.concatenate(found)
+    if np.isnan(intercepts).any():
+        return None
+    return _percentile(float(_at_zero(lengths[None], differences[None])[0]), intercepts, level)
+
+
+def _at_zero(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of each row [rows, n] the least-squares line of y on x, at x = 0 [rows]. Where no x differs from another there
+    is no slope: their mean y if all are 0, else NaN."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    alike = np.ptp(x, axis=1) < ROUNDING
+    slope = (centred * y).sum(axis=1) / np.where(alike, 1.0, (centred**2).sum(axis=1))
+    return np.where(alike & (np.abs(x[:, 0]) > ROUNDING), np.nan, y.mean(axis=1) - slope * x.mean(axis=1))

@@ -7,7 +7,7 @@ import pytest
 
 from mlx_ssd.recipe import Evaluation
 from mlx_ssd.records import Comparison, Generation, Grade, Problem
-from mlx_ssd.scoring import compare, score
+from mlx_ssd.scoring import Outcome, compare, completion_tokens, passed, score
 
 EVALUATION = Evaluation(pass_at=[1], bootstrap_resamples=500)
 FORMATS = Path(__file__).parent.parent / "docs" / "formats.md"
@@ -44,15 +44,17 @@ def generation(problem_id, index, tokens):
     )
 
 
-def compared(before, after):
-    """The comparison of two arms with these grades."""
-    asked = problems(len(before))
-    of_arms = [grades(before), grades(after)]
-    scores = []
-    for arm, of_arm in zip(("base", "student"), of_arms, strict=True):
-        generations = [generation(grade.problem_id, grade.sample_index, 5) for grade in of_arm]
-        scores.append(score(arm, "s", "d", asked, generations, of_arm, EVALUATION))
-    return compare(*scores, asked, *of_arms, EVALUATION)
+def outcome(arm, passes, lengths):
+    asked, of_arm = problems(len(passes)), grades(passes)
+    generations = [generation(g.problem_id, g.sample_index, lengths[int(g.problem_id[1:])]) for g in of_arm]
+    of_score = score(arm, "s", "d", asked, generations, of_arm, EVALUATION)
+    return Outcome(of_score, passed(asked, of_arm), completion_tokens(asked, generations))
+
+
+def compared(before, after, lengths=None):
+    """The comparison of two arms with these grades; the baseline's answers have 5 tokens, the arm's `lengths`."""
+    constant = [5] * len(before)
+    return compare(outcome("base", before, constant), outcome("student", after, lengths or constant), EVALUATION)
 
 
 def test_mcnemar_of_one_sample_a_problem():
@@ -83,6 +85,27 @@ def test_minimum_detectable_effect_of_a_comparison():
     assert found.minimum_detectable_effect == {1: pytest.approx(2.8015852 * stdev(differences) / 10**0.5)}
     assert compared(["1"], ["0"]).minimum_detectable_effect is None
     assert compared(["10", "11"], ["10", "11"]).minimum_detectable_effect is None  # nothing varies
+
+
+def test_a_gain_that_goes_with_length():
+    """Where the arm writes 30 tokens more, it passes; where it writes as much, it does as before."""
+    before, after = ["00"] * 20 + ["10"] * 20, ["11"] * 20 + ["01"] * 20
+    found = compared(before, after, [35] * 20 + [5] * 20)
+    assert found.difference[1].mean == pytest.approx(0.5)
+    assert (found.length_controlled.baseline_tokens, found.length_controlled.arm_tokens) == (5, 20)
+    assert found.length_controlled.difference.mean == pytest.approx(0, abs=1e-12)
+    assert (found.baseline, found.arm, found.suite, found.decoding) == ("base", "student", "s", "d")
+
+
+def test_length_cannot_be_told_from_the_rest_where_it_changes_alike():
+    assert compared(["00", "10", "11"], ["11", "10", "11"], [9, 9, 9]).length_controlled is None
+    assert compared(["0", "1", "0"], ["1", "1", "h"], [9, 5, 7]).length_controlled is None  # no pass@1 there
+
+
+def test_tokens_are_a_mean_over_the_samples_of_each_problem_with_tests():
+    untested = Problem(id="q", prompt="?")
+    drawn = [generation("p000", 0, 4), generation("p000", 1, 7), generation("q", 0, 100), generation("p001", 0, 3)]
+    assert completion_tokens([*problems(2), untested], drawn) == [5.5, 3.0]
 
 
 def test_comparisons_of_older_runs_are_read():

@@ -6,6 +6,7 @@ import pytest
 from mlx_ssd.errors import BadInput
 from mlx_ssd.statistics import (
     bootstrap_mean,
+    length_controlled,
     mcnemar,
     mean_pass_at_k,
     minimum_detectable_effect,
@@ -177,3 +178,60 @@ def test_minimum_detectable_effect_of_too_little():
     for bad in (([0.1, np.nan],), ([[0.1, 0.2]],), ([0.1, 0.2], 1.0), ([0.1, 0.2], 0.8, 0.0)):
         with pytest.raises(BadInput):
             minimum_detectable_effect(*bad)
+
+
+def draw_with_lengths(rng, problems, slope, effect):
+    """Differences in pass@1 from 8 samples a problem, and in tokens: b writes 40 more on average; a token is worth
+    `slope`, and b is better by `effect` beside."""
+    difficulty = rng.uniform(0.25, 0.55, size=problems)
+    tokens = np.clip(rng.normal(40, 40, size=problems), -80, 160).round()
+    a, b = (rng.binomial(8, p) / 8 for p in (difficulty, difficulty + slope * tokens + effect))
+    return b - a, tokens
+
+
+@pytest.mark.parametrize("slope, effect", [(0.002, 0.0), (0.0, 0.08), (0.002, -0.08)])
+def test_length_controlled_difference_is_the_one_at_equal_length(slope, effect):
+    """The whole gain through length; none of it, which looks the same in the mean; a loss that length covers up."""
+    rng, covered, plain, controlled = np.random.default_rng(9), 0, [], []
+    for seed in range(600):
+        differences, tokens = draw_with_lengths(rng, 150, slope, effect)
+        interval = length_controlled(differences, tokens, resamples=500, seed=seed)
+        covered += interval.low <= effect <= interval.high
+        controlled.append(interval)
+        plain.append(bootstrap_mean(differences, resamples=500, seed=seed))
+    assert 0.91 <= covered / 600 <= 0.97  # percentile intervals of 150 problems: 0.94
+    assert np.mean([c.mean for c in controlled]) == pytest.approx(effect, abs=0.004)  # standard error: 0.0012
+    assert np.mean([p.mean for p in plain]) == pytest.approx(effect + 40 * slope, abs=0.004)
+    wins = np.mean([c.low > 0 for c in controlled])
+    assert wins > 0.6 if effect > 0 else wins < 0.06
+
+
+def test_length_controlled_difference_is_the_intercept():
+    rng = np.random.default_rng(10)
+    tokens = rng.normal(-20, 30, size=300)
+    differences = 0.05 - 0.001 * tokens + 0.1 * rng.normal(size=300)
+    found = length_controlled(differences, tokens, resamples=4000)
+    (intercept, slope), residual = np.polynomial.polynomial.polyfit(tokens, differences, 1), 0.1
+    assert found.mean == pytest.approx(intercept, abs=1e-12) and slope < 0
+    error = residual * np.sqrt(1 / 300 + tokens.mean() ** 2 / ((tokens - tokens.mean()) ** 2).sum())
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.15)
+    assert length_controlled(differences, tokens, resamples=400, seed=3) == length_controlled(
+        differences, tokens, resamples=400, seed=3
+    )
+
+
+def test_answers_of_equal_length_are_compared_as_they_are():
+    differences = np.random.default_rng(11).choice([-0.5, 0.0, 1.0], size=80)
+    assert length_controlled(differences, np.zeros(80), 500) == bootstrap_mean(differences, 500)
+
+
+def test_length_that_cannot_be_told_from_the_rest():
+    rng = np.random.default_rng(12)
+    assert length_controlled(rng.random(50), 12.3 + rng.normal(size=50) * 1e-13) is None
+    assert length_controlled(rng.random(3), [1.0, 2.0, 3.0]) is None  # resamples of one problem alone
+    assert length_controlled([0.1], [2.0]) is None and length_controlled([], []) is None
+    for bad in (([0.1, 0.2], [1.0]), ([0.1, np.nan], [1.0, 2.0]), ([[0.1, 0.2]], [[1.0, 2.0]]), ([0.1], [np.inf])):
+        with pytest.raises(BadInput):
+            length_controlled(*bad)
+    with pytest.raises(BadInput):
+        length_controlled([0.1, 0.2], [1.0, 2.0], resamples=0)

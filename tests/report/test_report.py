@@ -11,7 +11,7 @@ import pytest
 from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.records import Comparison, Interval, McNemar
+from mlx_ssd.records import Comparison, Interval, LengthControlled, McNemar
 from mlx_ssd.report.facts import arm_facts, not_measured, sentence, training_facts, verdict, warnings
 from mlx_ssd.report.markdown import details, difference_table, render, score_table
 
@@ -56,6 +56,14 @@ def outcomes(files, label, decoding, problems):
         assert grade["verdict"] != "harness_error"
         of[grade["problem_id"]].append(grade["verdict"] == "pass")
     return [of[p["id"]] for p in problems]
+
+
+def tokens_of(files, label, decoding, problems):
+    """Mean completion tokens [problems]."""
+    of = defaultdict(list)
+    for generation in journal(files, label, decoding, "generations"):
+        of[generation["problem_id"]].append(len(generation["completion_ids"]))
+    return np.array([sum(of[p["id"]]) / len(of[p["id"]]) for p in problems])
 
 
 def pass_at(results, k):
@@ -144,6 +152,16 @@ def test_difference(number, files, report, recipe, problems):
             error = np.sqrt(((differences - differences.mean()) ** 2).sum() / (len(base) - 1) / len(base))
             assert comparison["minimum_detectable_effect"][str(k)] == pytest.approx(2.8015852 * error)
     assert "mcnemar" not in comparison  # two samples each
+    before, after = (tokens_of(files, comparison[arm], comparison[decoding], problems) for arm, decoding in sides)
+    controlled = comparison["length_controlled"]
+    assert controlled["baseline_tokens"] == pytest.approx(before.mean())
+    assert controlled["arm_tokens"] == pytest.approx(after.mean())
+    base, student = (
+        np.array([pass_at(r, 1) for r in outcomes(files, comparison[arm], comparison[decoding], problems)])
+        for arm, decoding in sides
+    )
+    line = np.polynomial.Polynomial.fit(after - before, student - base, 1)
+    assert controlled["difference"]["mean"] == pytest.approx(line(0.0), abs=1e-9)
 
 
 def test_curation_and_training(files, report, recipe):
@@ -240,6 +258,32 @@ def test_verdict_names_what_was_beaten():
         "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]); "
         "cannot be told from base-best (+2.0 [-1.0, +5.0]); loses to two-stage (-3.0 [-6.0, -1.0])."
     ]
+
+
+def controlled(low, mean, high, tokens):
+    """At equal length; the baseline's answers have 100 tokens."""
+    interval = Interval(mean=mean, low=low, high=high)
+    return {"length_controlled": LengthControlled(difference=interval, baseline_tokens=100.0, arm_tokens=tokens)}
+
+
+def test_length_is_spoken_of_where_it_changes_the_verdict():
+    gone = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 65.0))
+    assert verdict([gone], 100) == [
+        "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]).",
+        "pass@1: the answers of student are 35 % shorter than those of base at the same decoding. At equal length, by "
+        "linear regression, student cannot be told from it (+1.0 [-3.0, +5.0]): a reason for doubt, for an answer may "
+        "also be long or short because it is wrong.",
+    ]
+    covered = comparison(-0.01, 0.03, 0.07, **controlled(0.01, 0.05, 0.09, 120.0))
+    assert "are 20 % longer than" in verdict([covered], 100)[1]
+    assert "student beats it (+5.0 [+1.0, +9.0])" in verdict([covered], 100)[1]
+
+
+def test_length_is_not_spoken_of_otherwise():
+    same = comparison(0.01, 0.05, 0.09, **controlled(0.001, 0.02, 0.05, 65.0))
+    about_equal = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 109.0))
+    gone = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 65.0))
+    assert len(verdict([same], 100)) == len(verdict([about_equal], 100)) == len(verdict([gone], 19)) == 1
 
 
 def test_no_verdict_from_a_handful_of_problems():
