@@ -149,8 +149,9 @@ def at_equal_length(comparison: Comparison) -> str | None:
     size = f"{100 * abs(change):.0f} % {'longer' if change > 0 else 'shorter'}"
     return (
         f"pass@1: the answers of {comparison.arm} are {size} than those of {baseline(comparison)}. "
-        f"At equal length, by linear regression, {comparison.arm} {standing(controlled.difference)} it ({points(controlled.difference)}): "
-        "a reason for doubt, for an answer may also be long or short because it is wrong."
+        f"At equal length, by linear regression, {comparison.arm} {standing(controlled.difference)} it "
+        f"({points(controlled.difference)}): a reason for doubt, for an answer may also be long or short because it "
+        "is wrong."
     )
 
 
