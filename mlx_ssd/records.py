@@ -126,8 +126,26 @@ class Score(Record):
     completion_tokens: float
 
 
+class McNemar(BaseModel):
+    """McNemar's exact test: the problems that only one of the two arms passed, and the two-sided p-value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    only_baseline: int
+    only_arm: int
+    p: float
+
+
+class LengthControlled(BaseModel):
+    """The difference in pass@1 at equal length of the answers, and their mean completion tokens, over problems."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    difference: Interval
+    baseline_tokens: float
+    arm_tokens: float
+
+
 class Comparison(Record):
-    """arm - baseline in pass@k, in fractions, paired over the suite's problems."""
+    """arm - baseline in pass@k, in fractions, paired over the suite's problems. What does not apply is absent."""
 
     baseline: str
     baseline_decoding: str
@@ -135,6 +153,9 @@ class Comparison(Record):
     decoding: str
     suite: str
     difference: dict[int, Interval]
+    minimum_detectable_effect: dict[int, float] | None = None  # with 80 % power, two-sided 5 %; a size, without sign
+    mcnemar: McNemar | None = None  # only where both arms have one sample a problem
+    length_controlled: LengthControlled | None = None  # only where length can be told from the rest
 
 
 class CurvePoint(Record):

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlx_ssd import statistics
 from mlx_ssd.recipe import Evaluation
-from mlx_ssd.records import Comparison, Generation, Grade, Interval, Problem, Score
+from mlx_ssd.records import Comparison, Generation, Grade, Interval, LengthControlled, McNemar, Problem, Score
 
-BOOTSTRAP_SEED = 0  # intervals are a function of the grades alone
+BOOTSTRAP_SEED = 0  # intervals are a function of the grades and lengths alone
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an arm's comparisons are made of; of the problems that have tests, in order."""
+
+    score: Score
+    counts: list[tuple[int, int]]  # (samples, passes)
+    tokens: list[float]  # mean completion tokens
 
 
 def graded(problems: Sequence[Problem]) -> list[Problem]:
@@ -31,6 +41,14 @@ def passed(problems: Sequence[Problem], grades: Sequence[Grade]) -> list[tuple[i
             samples[grade.problem_id] += 1
             passes[grade.problem_id] += grade.verdict == "pass"
     return [(samples[p.id], passes[p.id]) for p in graded(problems)]
+
+
+def completion_tokens(problems: Sequence[Problem], generations: Sequence[Generation]) -> list[float]:
+    """Mean completion tokens of each problem that has tests, in order; NaN without a generation."""
+    lengths: dict[str, list[int]] = defaultdict(list)
+    for generation in generations:
+        lengths[generation.problem_id].append(len(generation.completion_ids))
+    return [float(np.mean(lengths[p.id])) if p.id in lengths else float("nan") for p in graded(problems)]
 
 
 def pass_at(counts: Sequence[tuple[int, int]], k: int) -> np.ndarray | None:
@@ -88,29 +106,49 @@ def pass_at_intervals(counts: Sequence[tuple[int, int]], evaluation: Evaluation)
     return found
 
 
-def compare(
-    baseline: Score,
-    arm: Score,
-    problems: Sequence[Problem],
-    baseline_grades: Sequence[Grade],
-    arm_grades: Sequence[Grade],
-    evaluation: Evaluation,
-) -> Comparison:
-    """arm - baseline in pass@k, paired over problems."""
-    before, after = passed(problems, baseline_grades), passed(problems, arm_grades)
-    differences = {}
+def compare(baseline: Outcome, arm: Outcome, evaluation: Evaluation) -> Comparison:
+    """arm - baseline in pass@k, paired over problems, and what goes beside it. Both are of the same problems."""
+    differences, detectable = {}, {}
     for k in evaluation.pass_at:
-        a, b = pass_at(before, k), pass_at(after, k)
-        interval = None if a is None or b is None else _bootstrap(b - a, evaluation)
-        if interval:
+        a, b = pass_at(baseline.counts, k), pass_at(arm.counts, k)
+        if a is None or b is None:
+            continue
+        if interval := _bootstrap(b - a, evaluation):
             differences[k] = _interval(interval)
+        if effect := statistics.minimum_detectable_effect(b - a):
+            detectable[k] = effect
     return Comparison(
-        baseline=baseline.arm,
-        baseline_decoding=baseline.decoding,
-        arm=arm.arm,
-        decoding=arm.decoding,
-        suite=arm.suite,
+        baseline=baseline.score.arm,
+        baseline_decoding=baseline.score.decoding,
+        arm=arm.score.arm,
+        decoding=arm.score.decoding,
+        suite=arm.score.suite,
         difference=differences,
+        minimum_detectable_effect=detectable or None,
+        mcnemar=_mcnemar(baseline.counts, arm.counts),
+        length_controlled=_length_controlled(baseline, arm, evaluation) if 1 in differences else None,
+    )
+
+
+def _mcnemar(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]]) -> McNemar | None:
+    """None unless both arms have exactly one sample of each problem."""
+    if not before or {samples for samples, _ in (*before, *after)} != {1}:
+        return None
+    test = statistics.mcnemar(np.array([c for _, c in before]), np.array([c for _, c in after]))
+    return McNemar(only_baseline=test.only_a, only_arm=test.only_b, p=test.p)
+
+
+def _length_controlled(baseline: Outcome, arm: Outcome, evaluation: Evaluation) -> LengthControlled | None:
+    """Of pass@1, which both arms have."""
+    difference = pass_at(arm.counts, 1) - pass_at(baseline.counts, 1)
+    tokens = np.array(arm.tokens) - baseline.tokens
+    found = statistics.length_controlled(difference, tokens, evaluation.bootstrap_resamples, BOOTSTRAP_SEED)
+    if not found:
+        return None
+    return LengthControlled(
+        difference=_interval(found),
+        baseline_tokens=float(np.mean(baseline.tokens)),
+        arm_tokens=float(np.mean(arm.tokens)),
     )
 
 

@@ -12,6 +12,7 @@ from mlx_ssd.records import Comparison, Interval
 
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
 MANY_CUT = 0.5  # of the samples
+OTHER_LENGTH = 0.1  # of the baseline's mean tokens; below, a difference is not won by length, whatever goes with it
 
 
 def facts(
@@ -100,28 +101,28 @@ def _of_rows(measured: dict[str, Any]) -> dict[str, int]:
 
 
 def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
-    """One sentence for each arm and k: what it beat, what beat it, and from what it could not be told."""
+    """One sentence for each arm and k: what it beat, what beat it, and from what it could not be told. Then one for
+    each comparison that would be judged otherwise at equal length of the answers."""
     by_arm: dict[tuple[str, int], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         for k in comparison.difference:
             by_arm[comparison.arm, k].append(comparison)
-    return [sentence(arm, k, of_arm, problems) for (arm, k), of_arm in sorted(by_arm.items(), key=lambda i: i[0][1])]
+    said = [sentence(arm, k, of_arm, problems) for (arm, k), of_arm in sorted(by_arm.items(), key=lambda i: i[0][1])]
+    if problems >= FEW_PROBLEMS:
+        said += [text for comparison in comparisons if (text := at_equal_length(comparison))]
+    return said
 
 
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
     """What the differences over so many problems allow to be said of one arm."""
     if problems < FEW_PROBLEMS:
-        found = ", ".join(f"{points(c.difference[k])} against {baseline(c)}" for c in comparisons)
-        return f"pass@{k}: {arm}: {found}; {problems} problems are too few for a verdict."
+        found = ", ".join(f"{baseline(c)} ({figures(c, k, problems)})" for c in comparisons)
+        return f"pass@{k}: {arm} against {found}; {problems} problems are too few for a verdict."
     said = []
-    for what, holds in (
-        ("beats", lambda d: d.low > 0),
-        ("cannot be told from", lambda d: d.low <= 0 <= d.high),
-        ("loses to", lambda d: d.high < 0),
-    ):
-        of_kind = [c for c in comparisons if holds(c.difference[k])]
+    for what in ("beats", "cannot be told from", "loses to"):
+        of_kind = [c for c in comparisons if standing(c.difference[k]) == what]
         if of_kind:
-            said.append(what + " " + ", ".join(f"{baseline(c)} ({points(c.difference[k])})" for c in of_kind))
+            said.append(what + " " + ", ".join(f"{baseline(c)} ({figures(c, k, problems)})" for c in of_kind))
     return f"pass@{k}: {arm} " + "; ".join(said) + "."
 
 
@@ -129,6 +130,42 @@ def baseline(comparison: Comparison) -> str:
     if comparison.baseline != BASE:
         return comparison.baseline
     return "base at the same decoding" if comparison.decoding == comparison.baseline_decoding else comparison.baseline
+
+
+def standing(difference: Interval) -> str:
+    if difference.low > 0:
+        return "beats"
+    return "loses to" if difference.high < 0 else "cannot be told from"
+
+
+def at_equal_length(comparison: Comparison) -> str | None:
+    """What the length-controlled difference says; None where that is the same, or where lengths are about equal."""
+    controlled = comparison.length_controlled
+    if not controlled or standing(controlled.difference) == standing(comparison.difference[1]):
+        return None
+    change = controlled.arm_tokens / controlled.baseline_tokens - 1
+    if abs(change) < OTHER_LENGTH:
+        return None
+    size = f"{100 * abs(change):.0f} % {'longer' if change > 0 else 'shorter'}"
+    return (
+        f"pass@1: the answers of {comparison.arm} are {size} than those of {baseline(comparison)}. "
+        f"At equal length, by linear regression, {comparison.arm} {standing(controlled.difference)} it "
+        f"({points(controlled.difference)}): a reason for doubt, for an answer may also be long or short because it "
+        "is wrong."
+    )
+
+
+def figures(comparison: Comparison, k: int, problems: int) -> str:
+    """The difference, and beside it what is there: McNemar's p, and how large a difference had to be that cannot be
+    told. The verdict stands on the interval alone."""
+    difference, detectable = comparison.difference[k], comparison.minimum_detectable_effect or {}
+    found = [points(difference)]
+    if k == 1 and comparison.mcnemar:
+        p = comparison.mcnemar.p
+        found.append("McNemar p < 0.001" if p < 0.001 else f"McNemar p = {p:.3f}")
+    if problems >= FEW_PROBLEMS and k in detectable and standing(difference) == "cannot be told from":
+        found.append(f"80 % power would have needed about ±{100 * detectable[k]:.1f} points")
+    return "; ".join(found)
 
 
 def points(difference: Interval) -> str:

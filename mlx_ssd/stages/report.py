@@ -11,7 +11,7 @@ from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 3
+VERSION = 4
 
 
 def settings(recipe: Recipe) -> dict:

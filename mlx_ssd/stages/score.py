@@ -12,7 +12,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, CurvePoint, Generation, Grade, Problem
 from mlx_ssd.storage import Journal, hash_json, hash_path, write_json
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:
@@ -45,23 +45,10 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.controls import curve_entries, test_entries
-    from mlx_ssd.scoring import pass_at_intervals, passed, score
+    from mlx_ssd.scoring import pass_at_intervals, passed
 
     problems = read_problems(recipe.problems.test, "test")
-    entries = test_entries(recipe, files.directory)
-    grades = [_grades(entry) for entry in entries]
-    scores = [
-        score(
-            entry.label,
-            entry.suite,
-            entry.policy.name(),
-            problems,
-            Journal(entry.generations, Generation).read(),
-            of_entry,
-            recipe.evaluate,
-        )
-        for entry, of_entry in zip(entries, grades, strict=True)
-    ]
+    outcomes = [_outcome(entry, problems, recipe) for entry in test_entries(recipe, files.directory)]
     curve, validation = [], []
     if recipe.evaluate.curve and recipe.problems.validation:
         validation = read_problems(recipe.problems.validation, "validation")
@@ -81,13 +68,27 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         files.scores,
         {
             "v": 2,
-            "scores": [score.model_dump(mode="json") for score in scores],
-            "comparisons": [c.model_dump(mode="json") for c in _comparisons(recipe, files, problems, scores, grades)],
+            "scores": [outcome.score.model_dump(mode="json") for outcome in outcomes],
+            "comparisons": [
+                comparison.model_dump(mode="json", exclude_none=True)
+                for comparison in _comparisons(recipe, files, outcomes)
+            ],
             "curve": [point.model_dump(mode="json") for point in curve],
             "trained_on": _trained_on(recipe, files, problems),
         },
     )
     return {}
+
+
+def _outcome(entry: Any, problems: list[Problem], recipe: Recipe) -> Any:
+    from mlx_ssd.scoring import Outcome, completion_tokens, passed, score
+
+    generations, grades = Journal(entry.generations, Generation).read(), _grades(entry)
+    return Outcome(
+        score(entry.label, entry.suite, entry.policy.name(), problems, generations, grades, recipe.evaluate),
+        passed(problems, grades),
+        completion_tokens(problems, generations),
+    )
 
 
 def _grades(entry: Any) -> list[Grade]:
@@ -96,15 +97,13 @@ def _grades(entry: Any) -> list[Grade]:
     return [latest[key] for key in sorted(latest)]
 
 
-def _comparisons(
-    recipe: Recipe, files: RunFiles, problems: list[Problem], scores: list, grades: list[list[Grade]]
-) -> list[Comparison]:
+def _comparisons(recipe: Recipe, files: RunFiles, outcomes: list) -> list[Comparison]:
     """Each student against its three controls; the two-stage rule against the base's best, which is what can be had
     without training; the main student against the others."""
     from mlx_ssd.controls import BASE_BEST, TWO_STAGE, policy_of, two_stage_of
     from mlx_ssd.scoring import compare
 
-    of = {(score.arm, score.decoding): (score, of_score) for score, of_score in zip(scores, grades, strict=True)}
+    of = {(outcome.score.arm, outcome.score.decoding): outcome for outcome in outcomes}
     best = next((key for key in of if key[0] == BASE_BEST), None)
     pairs: list[tuple[Any, Any]] = []
     students = []
@@ -119,11 +118,7 @@ def _comparisons(
         if two_stage and arm.name == MAIN:
             pairs += [(best, (TWO_STAGE, two_stage.name()))]
     pairs += [(other, students[0]) for other in students[1:]]
-    return [
-        compare(of[a][0], of[b][0], problems, of[a][1], of[b][1], recipe.evaluate)
-        for a, b in pairs
-        if a in of and b in of
-    ]
+    return [compare(of[a], of[b], recipe.evaluate) for a, b in pairs if a in of and b in of]
 
 
 def _trained_on(recipe: Recipe, files: RunFiles, problems: list[Problem]) -> dict[str, int]:

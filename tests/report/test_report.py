@@ -5,12 +5,13 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 
 from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.records import Comparison, Interval
+from mlx_ssd.records import Comparison, Interval, LengthControlled, McNemar
 from mlx_ssd.report.facts import arm_facts, not_measured, sentence, training_facts, verdict, warnings
 from mlx_ssd.report.markdown import details, difference_table, render, score_table
 
@@ -55,6 +56,14 @@ def outcomes(files, label, decoding, problems):
         assert grade["verdict"] != "harness_error"
         of[grade["problem_id"]].append(grade["verdict"] == "pass")
     return [of[p["id"]] for p in problems]
+
+
+def tokens_of(files, label, decoding, problems):
+    """Mean completion tokens [problems]."""
+    of = defaultdict(list)
+    for generation in journal(files, label, decoding, "generations"):
+        of[generation["problem_id"]].append(len(generation["completion_ids"]))
+    return np.array([sum(of[p["id"]]) / len(of[p["id"]]) for p in problems])
 
 
 def pass_at(results, k):
@@ -138,6 +147,21 @@ def test_difference(number, files, report, recipe, problems):
         interval = statistics.paired_bootstrap(base, student, recipe.evaluate.bootstrap_resamples, 0)
         assert difference["low"] == pytest.approx(interval.low, abs=1e-9)
         assert difference["high"] == pytest.approx(interval.high, abs=1e-9)
+        differences = np.array(student) - base
+        if np.ptp(differences):
+            error = np.sqrt(((differences - differences.mean()) ** 2).sum() / (len(base) - 1) / len(base))
+            assert comparison["minimum_detectable_effect"][str(k)] == pytest.approx(2.8015852 * error)
+    assert "mcnemar" not in comparison  # two samples each
+    before, after = (tokens_of(files, comparison[arm], comparison[decoding], problems) for arm, decoding in sides)
+    controlled = comparison["length_controlled"]
+    assert controlled["baseline_tokens"] == pytest.approx(before.mean())
+    assert controlled["arm_tokens"] == pytest.approx(after.mean())
+    base, student = (
+        np.array([pass_at(r, 1) for r in outcomes(files, comparison[arm], comparison[decoding], problems)])
+        for arm, decoding in sides
+    )
+    line = np.polynomial.Polynomial.fit(after - before, student - base, 1)
+    assert controlled["difference"]["mean"] == pytest.approx(line(0.0), abs=1e-9)
 
 
 def test_curation_and_training(files, report, recipe):
@@ -199,7 +223,7 @@ def test_every_number_of_the_markdown_is_in_the_report(files, report):
             assert numbers == [round(100 * value[part], 1) for part in ("mean", "low", "high")]
 
 
-def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding="d"):
+def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding="d", **beside):
     interval = Interval(mean=mean, low=low, high=high)
     return Comparison(
         baseline=baseline,
@@ -208,11 +232,12 @@ def comparison(low, mean, high, baseline="base", decoding="d", baseline_decoding
         decoding=decoding,
         suite="s",
         difference={1: interval},
+        **beside,
     )
 
 
-def words(low, mean, high, problems=100):
-    return sentence("student", 1, [comparison(low, mean, high)], problems)
+def words(low, mean, high, problems=100, **beside):
+    return sentence("student", 1, [comparison(low, mean, high, **beside)], problems)
 
 
 def test_words_are_what_the_interval_allows():
@@ -235,9 +260,59 @@ def test_verdict_names_what_was_beaten():
     ]
 
 
+def controlled(low, mean, high, tokens):
+    """At equal length; the baseline's answers have 100 tokens."""
+    interval = Interval(mean=mean, low=low, high=high)
+    return {"length_controlled": LengthControlled(difference=interval, baseline_tokens=100.0, arm_tokens=tokens)}
+
+
+def test_length_is_spoken_of_where_it_changes_the_verdict():
+    gone = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 65.0))
+    assert verdict([gone], 100) == [
+        "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]).",
+        "pass@1: the answers of student are 35 % shorter than those of base at the same decoding. At equal length, by "
+        "linear regression, student cannot be told from it (+1.0 [-3.0, +5.0]): a reason for doubt, for an answer may "
+        "also be long or short because it is wrong.",
+    ]
+    covered = comparison(-0.01, 0.03, 0.07, **controlled(0.01, 0.05, 0.09, 120.0))
+    assert "are 20 % longer than" in verdict([covered], 100)[1]
+    assert "student beats it (+5.0 [+1.0, +9.0])" in verdict([covered], 100)[1]
+
+
+def test_length_is_not_spoken_of_otherwise():
+    same = comparison(0.01, 0.05, 0.09, **controlled(0.001, 0.02, 0.05, 65.0))
+    about_equal = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 109.0))
+    gone = comparison(0.01, 0.05, 0.09, **controlled(-0.03, 0.01, 0.05, 65.0))
+    assert len(verdict([same], 100)) == len(verdict([about_equal], 100)) == len(verdict([gone], 19)) == 1
+
+
 def test_no_verdict_from_a_handful_of_problems():
-    said = words(0.5, 0.75, 1.0, problems=2)
-    assert "2 problems are too few for a verdict" in said and "beats" not in said
+    assert words(0.5, 0.75, 1.0, problems=2) == (
+        "pass@1: student against base at the same decoding (+75.0 [+50.0, +100.0]); "
+        "2 problems are too few for a verdict."
+    )
+
+
+def test_what_would_have_been_needed_stands_where_a_difference_cannot_be_told():
+    beside = {"minimum_detectable_effect": {1: 0.0713, 2: 0.5}}
+    assert words(-0.01, 0.04, 0.09, **beside) == (
+        "pass@1: student cannot be told from base at the same decoding "
+        "(+4.0 [-1.0, +9.0]; 80 % power would have needed about ±7.1 points)."
+    )
+    assert "power" not in words(0.01, 0.05, 0.09, **beside) + words(-0.09, -0.05, -0.01, **beside)
+    assert "power" not in words(-0.01, 0.04, 0.09, problems=19, **beside)
+    assert "power" not in words(-0.01, 0.04, 0.09, minimum_detectable_effect={2: 0.5})
+
+
+def test_mcnemar_stands_beside_pass_at_1_where_there_is_one():
+    test = McNemar(only_baseline=2, only_arm=12, p=212 / 2**14)
+    said = words(0.01, 0.05, 0.09, mcnemar=test)
+    assert said == "pass@1: student beats base at the same decoding (+5.0 [+1.0, +9.0]; McNemar p = 0.013)."
+    assert "; McNemar p < 0.001)" in words(0.01, 0.05, 0.09, mcnemar=test.model_copy(update={"p": 0.0009}))
+    both = comparison(0.01, 0.05, 0.09, mcnemar=test)
+    both = both.model_copy(update={"difference": {1: both.difference[1], 2: both.difference[1]}})
+    of_1, of_2 = verdict([both], 100)
+    assert "McNemar" in of_1 and "McNemar" not in of_2
 
 
 def test_without_tests_the_report_says_what_cannot_be_measured(report):
