@@ -55,6 +55,9 @@ def main() -> None:
     mlx-ssd try runs/quickstart "…"   ask base and student the same thing
     mlx-ssd recipes                   what else can be run
     """
+    import warnings
+
+    warnings.formatwarning = lambda message, *_: f"note: {message}\n"
 
 
 def _settings_options(command: Any) -> Any:

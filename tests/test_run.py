@@ -15,6 +15,7 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.stages import NAMES
 from tests import faults
 from tests.conftest import SMALL, forget
+from tests.problems import contests
 
 
 def fails(arguments, code, *words, env=None):
@@ -195,6 +196,29 @@ def test_dry_run_loads_and_writes_nothing(tmp_path):
 def test_python_interface(finished_run):
     recipe = mlx_ssd.Recipe.load(finished_run / "recipe.yaml")
     assert mlx_ssd.run(recipe, out=finished_run).directory == finished_run
+
+
+def test_livecodebench_from_its_own_files(finished_run, tmp_path):
+    """The embedded model solves nothing of it; what counts is that all is asked, graded and scored."""
+    files = copy_of(finished_run, tmp_path)
+    lcb = contests.write(
+        tmp_path / "test6.jsonl",
+        contests.row("printed"),
+        contests.function_row("called", ("[1, 2]", "3"), ("[]", "0")),
+        contests.row("earlier", "2024-09-01T00:00:00"),
+    )
+    source = f"problems.test={{source: livecodebench, path: {lcb}}}"
+    process = faults.run("evaluate", str(files.directory), *SMALL, "--set", source, "--redo")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("note: LiveCodeBench v6") == 1 and "2 problems were found" in process.stderr
+    grades = list((files.directory / "eval").rglob("livecodebench-v6-test*.grades.jsonl"))
+    assert len(grades) >= 4
+    for path in grades:
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        assert sorted((grade["problem_id"], grade["sample_index"]) for grade in found) == [
+            (name, index) for name in ("called", "printed") for index in (0, 1)
+        ]
+        assert {grade["verdict"] for grade in found} <= {"wrong", "error", "timeout", "no_code", "pass"}
 
 
 class TestBadInput:

@@ -21,6 +21,10 @@ from mlx_ssd.storage import hash_path
 Account = dict[str, int | str]  # what was read, left out and kept, for the report
 
 
+class OtherProblems(UserWarning):
+    """A set is not what its name says."""
+
+
 def identity(source: ProblemSource, role: str) -> str:
     """What a fingerprint needs to know of the data: a hash of the contents, wherever they lie, or the data
     set and its commit. Reads no network. Raises BadInput for a file that is not there."""
@@ -60,7 +64,7 @@ def read_problems(source: ProblemSource, role: str) -> list[Problem]:
         return rstar_coder.select(source, (), role)[0]
     problems, account = _choose(source, role)
     if "note" in account:
-        warnings.warn(str(account["note"]), stacklevel=2)
+        warnings.warn(str(account["note"]), OtherProblems, stacklevel=2)
     return problems
 
 

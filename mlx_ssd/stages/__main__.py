@@ -17,11 +17,13 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 from mlx_ssd import machine, stages
 from mlx_ssd.errors import SsdError
 from mlx_ssd.layout import RunFiles
+from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import explain_os_error, write_json
 
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True, help="pid of the pipeline")
     arguments = parser.parse_args()
     end_with(arguments.parent)
+    warnings.simplefilter("ignore", OtherProblems)  # the pipeline has said it, once
     files = RunFiles(arguments.run)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
