@@ -10,6 +10,7 @@ count.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -91,6 +92,7 @@ def step_peak(
     model.train()
     rows = [TokenRow("", i, [1] * PROMPT, [1] * (length + 1 - PROMPT)) for i, length in enumerate(samples)]
     head = output_head(model) if plain_head else None
+    gc.collect()  # models of before, whose modules refer to each other
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
