@@ -112,7 +112,7 @@ def base_model(base: int, work: Path) -> str:
     # The builder writes this file last but for the tokenizer's.
     if not (out / "model" / "tokenizer.json").exists():
         print(f"base {base}: pre-training, about 9 minutes", flush=True)
-        build = ["--seed", str(base), "--steps", str(BASE_STEPS), "--out", str(out)]
+        build = ["--seed", str(base), "--steps", str(BASE_STEPS), "--muon-float32", "--out", str(out)]
         code = subprocess.run([sys.executable, "-m", "benchmarks.embedded_model.build", *build]).returncode
         if code:
             raise WorkFailed(f"the builder of base {base} ended with {code}")

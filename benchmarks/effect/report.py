@@ -341,7 +341,7 @@ def render(rows: list[Row]) -> str:
         beside_settings(results),
         "",
         f"Bases: 0 is the embedded model, the others "
-        "`python -m benchmarks.embedded_model.build --seed S --steps 1200 --out DIR/base-S`; revisions "
+        "`python -m benchmarks.embedded_model.build --seed S --steps 1200 --muon-float32 --out DIR/base-S`; revisions "
         f"{', '.join(manifest['base_revisions'])}.",
         "",
         f"Time, summed over all runs (the last process of each stage), {manifest['jobs']} runs side by side, one "
