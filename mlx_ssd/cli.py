@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mlx_ssd import __version__
+from mlx_ssd.cli_suites import eval_command, grade_command
 from mlx_ssd.errors import BadInput, SsdError
 
 STAGE_HELP = {
@@ -53,6 +54,8 @@ def main() -> None:
     mlx-ssd run                       the whole loop on the embedded model, in minutes
     mlx-ssd probe MODEL               what there is to gain, before any training
     mlx-ssd try runs/quickstart "…"   ask base and student the same thing
+    mlx-ssd eval RUN --suite NAME     base and students on another problem set
+    mlx-ssd grade FILE --suite NAME   score saved generations
     mlx-ssd recipes                   what else can be run
     """
     import warnings
@@ -81,20 +84,37 @@ def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
     return other | dict(parse_override(text) for text in overrides)
 
 
-def _confirm_download(recipe: Any, yes: bool) -> None:
+def confirm_download(recipe: Any, yes: bool) -> None:
     """Say how much would be downloaded, and ask, before anything is."""
-    import sys
+    from mlx_ssd import problems
 
-    from mlx_ssd import models, problems
+    confirm_model(recipe.model, yes)
+    problems.confirm_downloads(recipe.problems, _asking(yes))
+
+
+def confirm_model(model: Any, yes: bool) -> None:
+    from mlx_ssd import models
+
+    models.confirm_download(model, _asking(yes))
+
+
+def confirm_problems(source: Any, yes: bool) -> None:
+    from mlx_ssd import problems
+    from mlx_ssd.recipe import Problems
+
+    problems.confirm_downloads(Problems(test=source), _asking(yes))
+
+
+def _asking(yes: bool) -> Any:
+    """Puts a question to the user, or answers it with --yes; None where nobody can be asked."""
+    import sys
 
     def ask(question: str) -> bool:
         if yes:
             click.echo(f"note: {question} Yes.", err=True)
         return yes or click.confirm(question, err=True)
 
-    anybody = ask if yes or sys.stdin.isatty() else None
-    models.confirm_download(recipe.model, anybody)
-    problems.confirm_downloads(recipe.problems, anybody)
+    return ask if yes or sys.stdin.isatty() else None
 
 
 def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
@@ -146,7 +166,7 @@ def run_command(
     hint = machine.slow_blas_hint()
     if hint:
         click.echo(f"note: {hint}", err=True)
-    _confirm_download(resolved, yes)
+    confirm_download(resolved, yes)
     files = pipeline.run(resolved, out, redo=redo)
     _print_report(files)
 
@@ -165,7 +185,7 @@ def _stage_command(name: str) -> click.Command:
         files = RunFiles(run_dir)
         source = recipe or (files.recipe if files.recipe.exists() else "quickstart")
         resolved = Recipe.load(source, _overrides(overrides, model))
-        _confirm_download(resolved, yes)
+        confirm_download(resolved, yes)
         pipeline.run(resolved, run_dir, only=[name], redo=redo)
         if name == "report":
             _print_report(files)
@@ -175,6 +195,10 @@ def _stage_command(name: str) -> click.Command:
 
 for _name in STAGE_HELP:
     main.add_command(_stage_command(_name))
+
+
+main.add_command(eval_command)
+main.add_command(grade_command)
 
 
 @main.command("probe")
@@ -210,7 +234,7 @@ def probe_command(
     size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
     chosen = [_policy(text) for text in policies]
     recipe = recipe_of(what, _overrides(overrides, None))
-    _confirm_download(recipe, yes)
+    confirm_download(recipe, yes)
     words.show(probe(recipe, out, policies=chosen, **size))
 
 

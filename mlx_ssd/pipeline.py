@@ -147,16 +147,17 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     if before["version"] != now["version"]:
         return "another version of mlx-ssd"
     if before["settings"] != now["settings"]:
-        return _changed_setting(before["settings"], now["settings"])
+        return changed_setting(before["settings"], now["settings"])
     names = [name for name in now["inputs"] if before["inputs"].get(name) != now["inputs"][name]]
     return f"another {names[0]}"
 
 
-def _changed_setting(before: Any, now: Any, path: str = "") -> str:
+def changed_setting(before: Any, now: Any, path: str = "") -> str:
+    """The first difference between two trees of settings, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*now, *(k for k in before if k not in now)]:
             if before.get(key) != now.get(key):
-                return _changed_setting(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+                return changed_setting(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return f"{path} = {before!r}, now it is {now!r}"
 
 
@@ -222,12 +223,12 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     command = [sys.executable, "-P", "-m", "mlx_ssd.stages", name, str(files.directory)]
     command += ["--result", str(result), "--parent", str(os.getpid())]
     _log(files, f"{name}: started")
-    code = _supervise(command, lock)
+    code = supervise(command, lock)
     _log(files, f"{name}: ended with {code}")
     if code == 130:
         raise Interrupted(f"interrupted during {name}; the same command goes on from there")
     if code < 0:
-        raise WorkFailed(f"{name} was ended by {_cause(-code)}; the same command goes on where it stopped")
+        raise WorkFailed(f"{name} was ended by {cause(-code)}; the same command goes on where it stopped")
     if code:
         # The stage has said why, in one sentence, on the terminal.
         raise WorkFailed("") if code == 1 else BadInput("")
@@ -243,8 +244,8 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     write_json(files.manifest, manifest)
 
 
-def _supervise(command: list[str], lock: int) -> int:
-    """Run a stage and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait.
+def supervise(command: list[str], lock: int) -> int:
+    """Run a process that computes, and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait.
     The child holds the lock with us: should we alone be killed, nobody else starts before it is gone."""
     process = subprocess.Popen(command, env=machine.stage_environment(), pass_fds=(lock,))
     interrupted, patience = False, None
@@ -262,7 +263,8 @@ def _supervise(command: list[str], lock: int) -> int:
     return 130 if interrupted or code == -signal.SIGINT else code
 
 
-def _cause(number: int) -> str:
+def cause(number: int) -> str:
+    """The signal that ended a process, in words."""
     name = signal.Signals(number).name
     if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
         knobs = "set sample.memory_gb, train.memory_gb or evaluate.memory_gb"

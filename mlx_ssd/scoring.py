@@ -68,16 +68,6 @@ def score(
 ) -> Score:
     """One arm's score. pass@k, its bootstrap interval over problems, and what goes beside it."""
     counts = passed(problems, grades)
-    of_difficulty: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for problem, count in zip(graded(problems), counts, strict=True):
-        if problem.difficulty:
-            of_difficulty[problem.difficulty].append(count)
-    by_difficulty: dict[str, dict[int, float]] = {name: {} for name in sorted(of_difficulty)}
-    for k in evaluation.pass_at:
-        for name, subset in of_difficulty.items():
-            values = pass_at(subset, k)
-            if values is not None:
-                by_difficulty[name][k] = float(values.mean())
     verdicts = Counter(grade.verdict for grade in grades)
     return Score(
         arm=arm,
@@ -87,12 +77,35 @@ def score(
         graded_problems=len(counts),
         samples_per_problem=evaluation.samples_per_problem,
         pass_at=pass_at_intervals(counts, evaluation),
-        pass_at_by_difficulty=by_difficulty,
+        pass_at_by_difficulty=by_difficulty(problems, counts, evaluation.pass_at),
         verdicts=dict(sorted(verdicts.items())),
         finish_reasons=dict(sorted(Counter(g.finish_reason for g in generations).items())),
         extractable_code=1 - verdicts["no_code"] / len(grades),
         completion_tokens=sum(len(g.completion_ids) for g in generations) / len(generations),
     )
+
+
+def by_difficulty(
+    problems: Sequence[Problem], counts: Sequence[tuple[int, int]], ks: Sequence[int]
+) -> dict[str, dict[int, float]]:
+    """pass@k over the problems of each difficulty, for every k that can be estimated there. counts: as `passed`."""
+    subsets: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for problem, count in zip(graded(problems), counts, strict=True):
+        if problem.difficulty:
+            subsets[problem.difficulty].append(count)
+    means = {name: {k: pass_at(subset, k) for k in ks} for name, subset in sorted(subsets.items())}
+    return {name: {k: float(v.mean()) for k, v in of.items() if v is not None} for name, of in means.items()}
+
+
+def pass_at_means(counts: Sequence[tuple[int, int]], evaluation: Evaluation) -> dict[int, dict[str, float]]:
+    """{k: {"mean", "low", "high"}} for every k that can be estimated; one problem has a mean and no interval."""
+    found = {}
+    for k in evaluation.pass_at:
+        values = pass_at(counts, k)
+        if values is not None and len(values):
+            interval = _bootstrap(values, evaluation)
+            found[k] = _interval(interval).model_dump() if interval else {"mean": float(values.mean())}
+    return found
 
 
 def pass_at_intervals(counts: Sequence[tuple[int, int]], evaluation: Evaluation) -> dict[int, Interval]:

@@ -12,33 +12,19 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # until main can catch it; the pipeline sends it again
 
 import argparse
-import os
 import sys
-import threading
 import time
 import traceback
 import warnings
 from pathlib import Path
 
 from mlx_ssd import machine, stages
+from mlx_ssd.child import end_with
 from mlx_ssd.errors import SsdError
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import explain_os_error, write_json
-
-PARENT_SECONDS = 0.5
-
-
-def end_with(parent: int) -> None:
-    """Die when the pipeline dies: a stage nobody supervises would go on for a night unseen."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ def check(recipe: Recipe) -> None:
     tests = read_problems(recipe.problems.test, "test")
     if len(tests) < 2:
         raise BadInput("problems.test: one test problem gives no interval; evaluate needs at least two")
-    _check_output(tests, recipe)
+    check_output(tests, recipe.evaluate.limits.output_kb)
     if recipe.evaluate.curve:
         problems = read_problems(recipe.problems.validation, "validation")
         if not all(problem.tests for problem in problems):
@@ -54,18 +54,17 @@ def check(recipe: Recipe) -> None:
                 "problems.validation: settings can only be chosen on problems with tests; "
                 "give some, or set evaluate.curve to null"
             )
-        _check_output(problems, recipe)
+        check_output(problems, recipe.evaluate.limits.output_kb)
 
 
-def _check_output(problems: list[Problem], recipe: Recipe) -> None:
-    """Raises BadInput where no program could be right, because the answer is longer than the limit."""
-    limit = recipe.evaluate.limits.output_kb
+def check_output(problems: list[Problem], limit: int, setting: str = "evaluate.limits.output_kb") -> None:
+    """Raises BadInput where no program could be right, because the answer is longer than the limit [KB]."""
     for problem in problems:
         for test in problem.tests:
             answer = test["stdout"] if "stdout" in test else json.dumps(test["expected"])
             if len(answer) > limit * 1024:
                 raise BadInput(
-                    f"evaluate.limits.output_kb: a test of problem {problem.id!r} expects an answer of "
+                    f"{setting}: a test of problem {problem.id!r} expects an answer of "
                     f"{len(answer) // 1024 + 1} KB, more than the {limit} that a program may print; raise it"
                 )
 
