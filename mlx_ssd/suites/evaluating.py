@@ -107,6 +107,7 @@ class Question:
         """Write it down for the process that computes. Raises BadInput where there are answers to another question,
         unless `redo`, which throws them away; where only the limits differ, the grades alone."""
         made_of = self.made_of()
+        self._refuse_another_model(made_of)
         before = read_json(self.file)["made_of"] if self.file.exists() else made_of
         journals = sorted((self.directory / "suites").glob(f"*/{self.suite.file_name}-*.jsonl"))
         if before != made_of and journals:
@@ -131,6 +132,18 @@ class Question:
                 "controls": self.controls,
             },
         )
+
+    def _refuse_another_model(self, made_of: dict[str, Any]) -> None:
+        """A model's folder is of one model, whatever the suite; a run's is so by its recipe."""
+        if self.students:
+            return
+        for file in sorted(self.file.parent.glob("*.question.json")):
+            saved = read_json(file)
+            if file != self.file and saved["made_of"]["model"] != made_of["model"]:
+                raise BadInput(
+                    f"{self.directory} holds what another model, {saved['recipe']['model']['path']}, "
+                    f"was asked on {saved['suite']['name']}; choose another --out"
+                )
 
     @classmethod
     def load(cls, file: Path) -> Question:
