@@ -69,7 +69,9 @@ def grade(
     of = {problem.id: problem for problem in problems}
     total, waiting = 0, []
     for number, (generations_path, grades_path) in enumerate(pairs):
-        generations = sorted(Journal(generations_path, Generation).read(), key=lambda g: g.key)
+        # A journal can hold more than was asked this time, when `problems` are a part of a set.
+        asked = (g for g in Journal(generations_path, Generation).read() if g.problem_id in of)
+        generations = sorted(asked, key=lambda g: g.key)
         # A harness error says nothing about the program: it is graded again, and the later grade counts.
         done = {g.key for g in Journal(grades_path, Grade).read() if g.verdict != "harness_error"}
         total += len(generations)

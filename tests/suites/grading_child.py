@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest import mock
 
 from mlx_ssd import storage
 from mlx_ssd.child import exit_code
@@ -24,8 +25,6 @@ from mlx_ssd.storage import write_json, write_records
 from mlx_ssd.suites import choose
 from mlx_ssd.suites.grading import Settings, grade_file
 from tests.suites.stand_in import PROBLEMS, SAMPLES, StandIn, answer
-
-storage.FLUSH_SECONDS = 0.0  # each grade is on disk before the next is waited for
 
 
 class Bytes:
@@ -78,13 +77,14 @@ def main(mode: str, directory: Path, seconds: float) -> None:
         suite = choose("jsonl", str(directory / "problems.jsonl"))
         facts = grade_file(directory / "answers.jsonl", suite, directory / "grades.jsonl", Settings(), sandbox=sandbox)
     else:
-        texts.ProcessSandbox = lambda: sandbox
         recipe, found = recipe_of(directory), entries(directory)
         problems = read_problems(recipe.problems.test, "test")
-        grade([(entry.generations, entry.grades) for entry in found], problems, recipe, Bytes(), "test")
+        with mock.patch.object(texts, "ProcessSandbox", lambda: sandbox):
+            grade([(entry.generations, entry.grades) for entry in found], problems, recipe, Bytes(), "test")
         facts = compared(recipe, directory, [outcome(entry, problems, recipe) for entry in found])
     write_json(directory / "scores.json", facts)
 
 
 if __name__ == "__main__":
+    storage.FLUSH_SECONDS = 0.0  # each grade is on disk before the next is waited for
     sys.exit(exit_code(lambda: main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))))

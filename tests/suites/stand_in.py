@@ -55,7 +55,7 @@ class StandIn:
 
 def program(problem: int, sample: int, arm: str = "") -> str:
     """Right, wrong or raising, so that each problem and arm has another score."""
-    body = ["return x * x", "return x", "raise ValueError(x)"][(problem * 7 + sample * (3 + len(arm)) + len(arm)) % 3]
+    body = ["return x * x", "return x", "raise ValueError(x)"][(problem * 7 + sample * (2 + len(arm)) + len(arm)) % 3]
     return f"# p{problem:02} {sample} {arm}\ndef f(x):\n    {body}\n"
 
 
