@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from typing import Protocol
 
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.grading.answers import same_answer
@@ -15,6 +16,16 @@ from mlx_ssd.grading.checks import grade_checks
 from mlx_ssd.grading.compare import same_output, same_value
 from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
 from mlx_ssd.grading.verdict import Verdict, short
+
+class Known(Protocol):
+    """Verdicts of programs that were graded before; see `GradeCache`."""
+
+    def key(self, job: Hashable) -> bytes: ...
+
+    def get(self, key: bytes) -> Verdict | None: ...
+
+    def put(self, key: bytes, verdict: Verdict) -> None: ...
+
 
 Item = tuple[Hashable, str | None, str | None, Sequence[dict]]
 """(key, code, entry_point, tests): one program to be graded."""
@@ -34,12 +45,13 @@ def grade(
 
 
 def grade_many(
-    items: Iterable[Item], limits: Limits, sandbox: Sandbox, workers: int
+    items: Iterable[Item], limits: Limits, sandbox: Sandbox, workers: int, known: Known | None = None
 ) -> Iterator[tuple[Hashable, Verdict]]:
-    """(key, verdict) of each item, in order of completion; `workers` programs run at a time.
+    """(key, verdict) of each item; `workers` programs run at a time.
 
-    The same program with the same tests is run once and its verdict given to every key. Closing the iterator
-    ends the running programs at their current test.
+    The same program with the same tests is run once and its verdict given to every key; not at all where `known` has
+    a verdict of it. Those come first, the others in order of completion. Closing the iterator ends the running
+    programs at their current test.
     """
     keys, work, digests = defaultdict(list), {}, {}
     for key, code, entry_point, tests in items:
@@ -48,12 +60,20 @@ def grade_many(
         job = (code, entry_point, digests[id(tests)])
         keys[job].append(key)
         work[job] = (code, entry_point, tests)  # also keeps `tests` alive, so that its id stays its own
+    if known:
+        for job in list(work):
+            if verdict := known.get(known.key(job)):
+                del work[job]
+                for key in keys[job]:
+                    yield key, verdict
     stop = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="grading") as pool:
         futures = {pool.submit(_grade, *work[job], limits, sandbox, stop): job for job in work}
         try:
             for future in as_completed(futures):
                 verdict = future.result()
+                if known:
+                    known.put(known.key(futures[future]), verdict)
                 for key in keys[futures[future]]:
                     yield key, verdict
         finally:
