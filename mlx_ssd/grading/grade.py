@@ -17,6 +17,7 @@ from mlx_ssd.grading.compare import same_output, same_value
 from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
 from mlx_ssd.grading.verdict import Verdict, short
 
+
 class Known(Protocol):
     """Verdicts of programs that were graded before; see `GradeCache`."""
 
