@@ -21,8 +21,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from mlx_ssd.grading.grade import Verdict
 from mlx_ssd.grading.sandbox import Limits
+from mlx_ssd.grading.verdict import Verdict
 
 KEPT = ("pass", "wrong", "error")
 FOLDER = "MLX_SSD_CACHE"  # environment variable: where the file lies; empty: nothing is kept

@@ -1,6 +1,8 @@
 """Runs one untrusted program. Started by path in a fresh interpreter, never imported by mlx_ssd.
 
-    python child.py JOB_FD RESULT_FD STATUS_FD
+    python child.py JOB_FD RESULT_FD STATUS_FD REQUEST_FD
+
+REQUEST_FD is read only where the job holds a function and no calls of it: they then come one at a time.
 
 Three roles, each a fork of the one before:
   supervisor  enters new namespaces (Linux, where permitted: user, process, network, IPC, mount), and on
@@ -191,48 +193,10 @@ def drop_capabilities(libc) -> None:
 # ---------------------------------------------------------------- results
 
 
-def encode(value: object) -> str:
-    """JSON of exact types only: a subclass could lie about itself. Objects of the wire are tagged:
-    {"dict": [[key, value], …]} and {"int": hexadecimal} for integers too long for decimal digits."""
-    kind = type(value)
-    if value is None:
-        return "null"
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is int:
-        return int.__repr__(value) if value.bit_length() < 10_000 else '{"int": "%x"}' % value
-    if kind is float:
-        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(
-            float.__repr__(value)
-        ) or float.__repr__(value)
-    if kind is str:
-        return encode_basestring_ascii(value)
-    if kind is list or kind is tuple:
-        return "[" + ",".join([encode(item) for item in value]) + "]"
-    if kind is dict:
-        pairs = {spell_key(key): encode(item) for key, item in value.items()}
-        if len(pairs) == len(value):
-            items = ",".join([f"[{encode_basestring_ascii(key)},{item}]" for key, item in pairs.items()])
-            return '{"dict": [' + items + "]}"
-    raise NotJson(kind.__name__)
-
-
-def spell_key(key: object) -> str:
-    """As json.dumps would spell it."""
-    if type(key) is str:
-        return key
-    if type(key) in (int, float, bool, type(None)):
-        return encode(key)
-    raise NotJson(f"a dict with a {type(key).__name__} as a key")
-
-
-class NotJson(Exception):
-    pass
-
-
 class Results:
-    def __init__(self, fd: int, nonce: str):
+    def __init__(self, fd: int, nonce: str, wire: dict):
         self.fd, self.nonce = fd, nonce
+        self.encode, self.not_carried = wire["encode"], wire["NotCarried"]
         self.out_of_memory = self.line(
             '{"failed": "memory", "detail": "MemoryError"}'
         )  # allocates nothing later
@@ -249,13 +213,14 @@ class Results:
         while view:
             view = view[os.write(self.fd, view) :]
 
-    def send_failure(self, error: BaseException) -> None:
+    def send_failure(self, error: BaseException, step: str = '"load"') -> None:
         if isinstance(error, MemoryError):
             self.write(self.out_of_memory)
-        elif isinstance(error, NotJson):
-            self.send('{"failed": "not_json", "detail": %s}' % encode_basestring_ascii(f"returned {error}"))
-        else:
-            self.send('{"failed": "error", "detail": %s}' % encode_basestring_ascii(summary(error)))
+            return
+        kind, detail = "error", summary(error)
+        if isinstance(error, self.not_carried):
+            kind, detail = "not_json", f"returned {error}"
+        self.send('{"step": %s, "failed": "%s", "detail": %s}' % (step, kind, encode_basestring_ascii(detail)))
 
 
 def summary(error: BaseException) -> str:
@@ -294,21 +259,39 @@ def run_script(job: dict, results: Results) -> None:
         os._exit(1)
 
 
-def run_calls(job: dict, results: Results) -> None:
-    """Named `solution`, so that what stands under a main guard does not run."""
+def run_calls(job: dict, calls, results: Results) -> None:
+    """Named `solution`, so that what stands under a main guard does not run. Of the calls in a job the first
+    failure is the last thing said; a program that is asked call by call goes on after an exception."""
     namespace = new_module("solution")
+    step = '"load"'
     try:
         allow_cpu(job["limits"]["cpu_seconds"])
         exec(compile(job["code"], "<program>", "exec", dont_inherit=True), namespace)
         find_function(namespace, job["entry_point"])
         results.send('{"step": "loaded"}')
-        for index, arguments in enumerate(job["calls"]):
+        for index, arguments in enumerate(calls):
+            step = str(index)
             allow_cpu(job["limits"]["cpu_seconds"])
-            value = find_function(namespace, job["entry_point"])(*marshal.loads(arguments))
-            results.send('{"step": %d, "value": %s}' % (index, encode(value)))
+            try:
+                value = find_function(namespace, job["entry_point"])(*marshal.loads(arguments))
+                results.send('{"step": %s, "value": %s}' % (step, results.encode(value)))
+            except BaseException as error:
+                if calls is job.get("calls"):
+                    raise
+                results.send_failure(error, step)
     except BaseException as error:
-        results.send_failure(error)
+        results.send_failure(error, step)
     os._exit(0)
+
+
+def requested(fd: int):
+    """The arguments of each call, as they are asked for."""
+    with open(fd, "rb") as requests:
+        while True:
+            try:
+                yield marshal.load(requests)
+            except EOFError:
+                return
 
 
 def find_function(namespace: dict, entry_point: str):
@@ -323,7 +306,7 @@ def find_function(namespace: dict, entry_point: str):
 
 
 def main() -> None:
-    job_fd, result_fd, status_fd = map(int, sys.argv[1:4])
+    job_fd, result_fd, status_fd, request_fd = map(int, sys.argv[1:5])
     with open(job_fd, "rb") as file:
         job = marshal.load(file)
     sys.argv[:] = ["program.py"]
@@ -354,14 +337,16 @@ def main() -> None:
     if libc:
         abi = landlock(libc, job["readable"], job["home"]) if job["landlock"] else 0
         drop_capabilities(libc)
-    results = Results(result_fd, job["nonce"])
-    names = ",".join([encode(name) for name in spaces])
+    wire: dict = {}
+    exec(job["wire"], wire)
+    results = Results(result_fd, job["nonce"], wire)
+    names, mounted, address_space = map(results.encode, (spaces, mounted, address_space))
     results.send(
-        f'{{"step": "hello", "namespaces": [{names}], "landlock": {abi}, "directory": {encode(mounted)},'
-        f' "address_space": {encode(address_space)}}}'
+        f'{{"step": "hello", "namespaces": {names}, "landlock": {abi}, "directory": {mounted},'
+        f' "address_space": {address_space}}}'
     )
-    if "calls" in job:
-        run_calls(job, results)
+    if "entry_point" in job:
+        run_calls(job, job["calls"] if "calls" in job else requested(request_fd), results)
     else:
         run_script(job, results)
 

@@ -5,7 +5,7 @@ starts under sandbox-exec. What is not permitted is left out, and `describe()` s
 """
 
 import contextlib
-import json
+import inspect
 import marshal
 import os
 import py_compile
@@ -19,10 +19,10 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 
-from mlx_ssd.grading import macos
+from mlx_ssd.grading import macos, wire
 from mlx_ssd.grading.sandbox import Limits, Outcome
 
 START_SECONDS = 20.0  # for the interpreter to come up on a loaded machine; later is a harness error
@@ -44,6 +44,8 @@ class ProcessSandbox:
             )  # a script given by path is otherwise compiled at each start
         except OSError:  # an installation that cannot be written
             self._child = CHILD
+        # The child imports nothing of ours; it is given how values are written.
+        self._wire = compile(inspect.getsource(wire), "<wire>", "exec", dont_inherit=True)
 
     def call(self, code: str, entry_point: str, calls: Sequence[list], limits: Limits) -> Iterator[Outcome]:
         job = {"code": code, "entry_point": entry_point, "calls": [marshal.dumps(args) for args in calls]}
@@ -60,6 +62,11 @@ class ProcessSandbox:
                     yield child.failure(event, payload)
                     return
                 yield Outcome("ok", payload["value"])
+
+    @contextlib.contextmanager
+    def load(self, code: str, entry_point: str, limits: Limits) -> Iterator["Loaded"]:
+        with _Child(self, {"code": code, "entry_point": entry_point}, limits) as child:
+            yield Loaded(child, limits)
 
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
         with _Child(self, {"code": code}, limits, stdin.encode("utf-8", "surrogateescape")) as child:
@@ -109,6 +116,42 @@ def _interpreter_paths() -> list[str]:
     return sorted({os.path.realpath(path) for path in paths if os.path.exists(path)})
 
 
+class Loaded:
+    """A program that is called as its user goes along; see `Sandbox.load`."""
+
+    def __init__(self, child: "_Child", limits: Limits):
+        self._child, self._limits = child, limits
+        self._calls, self._loaded = 0, False
+        self._ended: Outcome | None = None
+
+    def call(self, args: list) -> Outcome:
+        request = marshal.dumps(marshal.dumps(args))
+        if self._ended is None and not self._loaded:
+            self._load()
+        if self._ended is not None:
+            return self._ended
+        index, self._calls = self._calls, self._calls + 1
+        deadline = time.monotonic() + self._limits.wall_seconds
+        self._child.ask(request, deadline)
+        event, payload = self._child.wait(deadline)
+        ours = event == "line" and payload.get("step") == index
+        if ours and "value" in payload:
+            return Outcome("ok", payload["value"])
+        outcome = self._child.failure(event, payload)
+        if ours and outcome.status in ("error", "not_json"):
+            return replace(outcome, raised=outcome.status == "error")
+        self._ended = outcome
+        return outcome
+
+    def _load(self) -> None:
+        event, payload = self._child.start()
+        if event == "started":
+            event, payload = self._child.wait(time.monotonic() + self._limits.wall_seconds)
+        self._loaded = event == "line" and payload.get("step") == "loaded"
+        if not self._loaded:
+            self._ended = self._child.failure(event, payload)
+
+
 class _Child:
     """A started child.py, its pipes, its clock and its end. Used as a context: leaving it kills all of it."""
 
@@ -129,6 +172,7 @@ class _Child:
             self._selector = stack.enter_context(selectors.DefaultSelector())
             job |= {
                 "nonce": self._nonce.decode(),
+                "wire": sandbox._wire,
                 "home": self.home,
                 "limits": asdict(limits),
                 "readable": sandbox._readable,
@@ -138,7 +182,11 @@ class _Child:
             job_file = files.enter_context(_file_of(marshal.dumps(job)))
             stdin_file = files.enter_context(_file_of(stdin)) if stdin is not None else subprocess.DEVNULL
             result_fd, status_fd = (self._pipe(stack, files, name) for name in ("result", "status"))
-            fds = [job_file.fileno(), result_fd, status_fd]
+            request_fd, self._requests = os.pipe()
+            files.callback(os.close, request_fd)
+            stack.callback(os.close, self._requests)
+            os.set_blocking(self._requests, False)
+            fds = [job_file.fileno(), result_fd, status_fd, request_fd]
             self._process = subprocess.Popen(
                 [*sandbox.command(self.home), *map(str, fds)],
                 stdin=stdin_file,
@@ -175,6 +223,14 @@ class _Child:
             self._hello = payload
             return "started", None
         return event, payload
+
+    def ask(self, request: bytes, deadline: float) -> None:
+        """Writes until the deadline; what became of a program that did not read is told by `wait`."""
+        left = memoryview(request)
+        with selectors.DefaultSelector() as writable, contextlib.suppress(BrokenPipeError):
+            writable.register(self._requests, selectors.EVENT_WRITE)
+            while left and writable.select(max(0.0, deadline - time.monotonic())):
+                left = left[os.write(self._requests, left) :]
 
     @property
     def mechanisms(self) -> dict:
@@ -288,19 +344,10 @@ def _read(fd: int) -> bytes:
 def _claim(text: bytes) -> dict:
     """A line of the program; whatever it is, it does not trouble us."""
     try:
-        claim = json.loads(text, object_pairs_hook=_untag)
+        claim = wire.decode(text)
         return claim if isinstance(claim, dict) else {}
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, OverflowError):
         return {"failed": "error", "detail": "an unreadable result"}
-
-
-def _untag(pairs: list) -> object:
-    tag, value = pairs[0] if len(pairs) == 1 else (None, None)
-    if tag == "dict":
-        return dict(value)
-    if tag == "int":
-        return int(value, 16)
-    return dict(pairs)
 
 
 def _resident_mb(pid: int) -> float:

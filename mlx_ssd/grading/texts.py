@@ -1,4 +1,4 @@
-"""From the text of an answer to its verdict: the program in it, behind its problem's preamble, against the tests."""
+"""From the text of an answer to its verdict: the program or the number in it, against the tests of its problem."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import nullcontext
 
 from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading.answers import extract_answer
 from mlx_ssd.grading.cache import GradeCache
-from mlx_ssd.grading.extract import extract_code
-from mlx_ssd.grading.grade import Verdict, check_canaries, grade_many
-from mlx_ssd.grading.preamble import with_preamble
+from mlx_ssd.grading.extract import extract_program
+from mlx_ssd.grading.grade import check_canaries, grade_many
 from mlx_ssd.grading.process import ProcessSandbox
 from mlx_ssd.grading.sandbox import Limits
+from mlx_ssd.grading.verdict import Verdict
 from mlx_ssd.records import Problem
 
 HARNESS_ERRORS_ALLOWED = 0.01  # of the answers; more means that the grader, not the programs, is broken
 
 Answer = tuple[Hashable, Problem, str]
 """(key, problem, text as the model wrote it)"""
+
+
+def what_is_graded(problem: Problem, text: str) -> str | None:
+    """The whole program that `text` comes to, or the number where the tests ask for one; None where there is none."""
+    if problem.tests and "answer" in problem.tests[0]:
+        return extract_answer(text)
+    return extract_program(text, problem.preamble, problem.stem)
 
 
 def grade_answers(
@@ -31,11 +39,11 @@ def grade_answers(
     """
     items = []
     for key, problem, text in answers:
-        code = extract_code(text)
+        given = what_is_graded(problem, text)
         if not problem.tests:
-            yield key, Verdict("no_code" if code is None else "ungraded")
+            yield key, Verdict("no_code" if given is None else "ungraded")
         else:
-            items.append((key, with_preamble(code, problem.preamble), problem.entry_point, problem.tests))
+            items.append((key, given, problem.entry_point, problem.tests))
     if not items:
         return
     sandbox = sandbox or ProcessSandbox()
