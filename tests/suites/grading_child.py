@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from unittest import mock
 
 from mlx_ssd import storage
 from mlx_ssd.child import exit_code
 from mlx_ssd.comparisons import compared, outcome
 from mlx_ssd.controls import Entry, test_entries
 from mlx_ssd.evaluation import grade
-from mlx_ssd.grading import texts
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation
 from mlx_ssd.storage import write_json, write_records
 from mlx_ssd.suites import choose
-from mlx_ssd.suites.grading import Settings, grade_file
-from tests.suites.stand_in import PROBLEMS, SAMPLES, StandIn, answer
+from mlx_ssd.suites.grading import grade_file
+from tests.suites.stand_in import PROBLEMS, SAMPLES, StandIn, answer, in_place
 
 
 class Bytes:
@@ -72,16 +70,15 @@ def _generation(problem: int, sample: int, arm: str) -> Generation:
 
 
 def main(mode: str, directory: Path, seconds: float) -> None:
-    sandbox = StandIn(directory / "ran.txt", seconds)
-    if mode == "file":
-        suite = choose("jsonl", str(directory / "problems.jsonl"))
-        facts = grade_file(directory / "answers.jsonl", suite, directory / "grades.jsonl", Settings(), sandbox=sandbox)
-    else:
-        recipe, found = recipe_of(directory), entries(directory)
-        problems = read_problems(recipe.problems.test, "test")
-        with mock.patch.object(texts, "ProcessSandbox", lambda: sandbox):
+    with in_place(StandIn(directory / "ran.txt", seconds)):
+        if mode == "file":
+            suite = choose("jsonl", str(directory / "problems.jsonl"))
+            facts = grade_file(directory / "answers.jsonl", suite, directory / "grades.jsonl")
+        else:
+            recipe, found = recipe_of(directory), entries(directory)
+            problems = read_problems(recipe.problems.test, "test")
             grade([(entry.generations, entry.grades) for entry in found], problems, recipe, Bytes(), "test")
-        facts = compared(recipe, directory, [outcome(entry, problems, recipe) for entry in found])
+            facts = compared(recipe, directory, [outcome(entry, problems, recipe) for entry in found])
     write_json(directory / "scores.json", facts)
 
 

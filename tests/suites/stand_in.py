@@ -1,12 +1,19 @@
-"""Problems, answers to them and a sandbox that runs these harmless programs at once, for tests of what is around it."""
+"""Problems, answers to them and a sandbox that runs these harmless programs at once, for tests of what is around it.
+
+It is not asked for canaries, which are known programs of another kind: tests/grading does that.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
-from mlx_ssd.grading import Outcome
+from mlx_ssd.grading import Outcome, texts
+from mlx_ssd.suites import grading
 
 PROBLEMS, SAMPLES = 30, 2
 
@@ -18,9 +25,9 @@ class StandIn:
         self.log, self.seconds = log, seconds
 
     def call(self, code, entry_point, calls, limits):
-        if self._endless(code):
-            yield Outcome("timeout")
-            return
+        with open(self.log, "a") as log:
+            log.write(code.split("\n", 1)[0] + "\n")
+        time.sleep(self.seconds)
         space: dict = {}
         for args in calls:
             try:
@@ -30,27 +37,26 @@ class StandIn:
                 yield Outcome("error", detail=str(error))
 
     def run(self, code, stdin, limits):
-        if self._endless(code):
-            return Outcome("timeout")
         printed: list[str] = []
-        try:
-            exec(code, {"input": lambda: stdin, "print": lambda value: printed.append(f"{value}\n")})
-        except Exception as error:
-            return Outcome("error", detail=str(error))
+        exec(code, {"print": lambda value: printed.append(f"{value}\n")})
         return Outcome("ok", "".join(printed))
 
     def mechanisms(self) -> dict:
         return {"stand-in": True}
 
-    def _endless(self, code: str) -> bool:
-        if code.startswith("# "):  # not a canary
-            with open(self.log, "a") as log:
-                log.write(code.split("\n", 1)[0] + "\n")
-            time.sleep(self.seconds)
-        return "while True" in code
-
     def ran(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@contextlib.contextmanager
+def in_place(sandbox: StandIn) -> Iterator[StandIn]:
+    """Everything is graded by it."""
+    with (
+        mock.patch.object(texts, "check_canaries", lambda *_: None),
+        mock.patch.object(texts, "ProcessSandbox", lambda: sandbox),
+        mock.patch.object(grading, "ProcessSandbox", lambda: sandbox),
+    ):
+        yield sandbox
 
 
 def program(problem: int, sample: int, arm: str = "") -> str:

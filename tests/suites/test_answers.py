@@ -39,9 +39,7 @@ def test_sample_index_is_honoured(tmp_path):
 def test_human_evals_own_format(tmp_path):
     lines = ['{"task_id": "HumanEval/0", "completion": "    return 1"}', '{"task_id": 11, "completion": ""}']
     file = written(tmp_path, "\n".join(lines))
-    answers = read(file)
-    assert keys(answers) == [("HumanEval/0", 0), ("11", 0)] and all(answer.goes_on for answer in answers)
-    assert not read(written(tmp_path, line()))[0].goes_on
+    assert keys(read(file)) == [("HumanEval/0", 0), ("11", 0)]
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])

@@ -12,7 +12,6 @@ from mlx_ssd.cli import main
 from mlx_ssd.grading import Outcome
 from mlx_ssd.records import Grade
 from mlx_ssd.storage import Journal, hash_path
-from mlx_ssd.suites import grading
 from tests import faults
 from tests.suites import stand_in
 
@@ -20,9 +19,9 @@ from tests.suites import stand_in
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     stand_in.write(tmp_path)
-    monkeypatch.setattr(grading, "ProcessSandbox", lambda: stand_in.StandIn(tmp_path / "ran.txt"))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with stand_in.in_place(stand_in.StandIn(tmp_path / "ran.txt")):
+        yield tmp_path
 
 
 def grade(*arguments, problems="problems.jsonl"):
@@ -104,25 +103,53 @@ def test_gzip_carriage_returns_and_surrogates(folder):
 
 class TestHumanEval:
     PROMPT = 'def f(x):\n    """Square."""\n'
+    CHECK = "def check(f):\n    assert f(3) == 9\n"
+    ROW = {"task_id": "HumanEval/0", "prompt": PROMPT, "entry_point": "f", "test": CHECK}
 
-    def facts(self, folder, prompt, *completions):
-        problem = {"id": "HumanEval/0", "prompt": prompt, "entry_point": "f", "tests": [{"args": [3], "expected": 9}]}
+    def facts(self, folder, *completions, options=()):
+        problem = {"id": "HumanEval/0", "prompt": self.PROMPT, "entry_point": "f", "stem": self.PROMPT}
+        problem["tests"] = [{"args": [3], "expected": 9}]
         (folder / "problems.jsonl").write_text(json.dumps(problem) + "\n")
         lines = (json.dumps({"task_id": "HumanEval/0", "completion": text}) + "\n" for text in completions)
         (folder / "he.jsonl").write_text("".join(lines))
-        return facts_of("he.jsonl")
+        return facts_of("he.jsonl", *options)
 
     def test_a_completion_goes_on_from_the_prompt(self, folder):
-        found = self.facts(folder, self.PROMPT, "    return x * x", "    return x", "    # ~~~\n    return x ** 2")
+        found = self.facts(folder, "    return x * x", "    return x", "    # ~~~\n    return x ** 2")
         assert found["verdicts"] == {"pass": 2, "wrong": 1} and found["extraction"] == {"continued": 3}
 
-    def test_or_from_the_code_in_the_prompt(self, folder):
-        found = self.facts(folder, f"Complete:\n```python\n{self.PROMPT}```", "    return x * x")
-        assert found["verdicts"] == {"pass": 1}
-
     def test_a_fenced_program_stands_for_itself(self, folder):
-        found = self.facts(folder, self.PROMPT, "```python\ndef f(x):\n    return x * x\n```")
+        found = self.facts(folder, "```python\ndef f(x):\n    return x * x\n```")
         assert found["verdicts"] == {"pass": 1} and found["extraction"] == {"fenced": 1}
+
+    def test_whole_programs(self, folder):
+        program = "import math\n\ndef g(x):\n    return x * x # ~~~\n\ndef f(x):\n    return g(x)"
+        assert self.facts(folder, program)["verdicts"] == {"wrong": 1}  # it goes on only up to the next function
+        found = self.facts(folder, program, options=["--whole"])
+        assert found["verdicts"] == {"pass": 1} and found["extraction"] == {"whole": 1}
+
+    def test_the_set_itself(self, tmp_path):
+        """From OpenAI's own file, with its assertions, in the real sandbox."""
+        (tmp_path / "HumanEval.jsonl").write_text(json.dumps(self.ROW) + "\n")
+        completions = ["    return x * x", "```python\ndef f(x):\n    return x\n```", "Sorry.\n```text\nno\n```"]
+        lines = (json.dumps({"task_id": "HumanEval/0", "completion": text}) + "\n" for text in completions)
+        (tmp_path / "he.jsonl").write_text("".join(lines))
+        arguments = ["he.jsonl", "--suite", "humaneval", "--problems", "HumanEval.jsonl", "--json"]
+        process = faults.run("grade", *(str(tmp_path / a) if "." in a else a for a in arguments))
+        assert process.returncode == 0, process.stderr
+        facts = json.loads(process.stdout)
+        assert facts["verdicts"] == {"no_code": 1, "pass": 1, "wrong": 1}
+        assert facts["extraction"] == {"continued": 1, "fenced": 1, "none": 1}
+        assert "1 problems were found where its authors have 164" in process.stderr
+
+
+def test_numbers(folder):
+    problem = {"id": "q", "prompt": "How many?", "tests": [{"answer": "42"}]}
+    (folder / "problems.jsonl").write_text(json.dumps(problem) + "\n")
+    (folder / "a.jsonl").write_text(lines_of(("q", "So \\boxed{42}."), ("q", "It is 41"), ("q", "Who knows?")))
+    facts = facts_of("a.jsonl")
+    assert facts["verdicts"] == {"no_code": 1, "pass": 1, "wrong": 1}
+    assert facts["extraction"] == {"none": 1, "number": 2}
 
 
 class TestProblemsAndAnswers:
@@ -223,18 +250,17 @@ class TestOut:
 
 
 class Broken(stand_in.StandIn):
-    """A sandbox in which every program comes out right."""
+    """A sandbox that runs nothing as it should."""
 
     def call(self, code, entry_point, calls, limits):
-        for _ in calls:
-            yield Outcome("ok", 42)
+        yield Outcome("harness_error", detail="no process")
 
 
-def test_a_grader_that_is_not_to_be_trusted_ends_with_1(folder, monkeypatch):
-    monkeypatch.setattr(grading, "ProcessSandbox", lambda: Broken(folder / "ran.txt"))
-    result = grade("answers.jsonl", "--json")
+def test_a_grader_that_is_not_to_be_trusted_ends_with_1(folder):
+    with stand_in.in_place(Broken(folder / "ran.txt")):
+        result = grade("answers.jsonl", "--json")
     assert result.exit_code == 1 and result.stdout == ""
-    assert "mlx-ssd: the grader is not to be trusted here" in result.stderr
+    assert "mlx-ssd: grading was stopped" in result.stderr and "says nothing about the programs" in result.stderr
 
 
 def test_the_real_sandbox_and_an_embedded_suite(tmp_path):
