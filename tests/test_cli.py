@@ -20,7 +20,7 @@ def invoke(*arguments):
 
 def test_help_names_every_command():
     output = invoke("--help").output
-    for name in ("run", "sample", "curate", "train", "evaluate", "report", "recipes", "try"):
+    for name in ("run", "sample", "curate", "train", "evaluate", "report", "recipes", "try", "eval", "grade"):
         assert f"\n  {name} " in output
 
 

@@ -69,6 +69,7 @@ class Suite:
         text = str(error)
         for key, option in _OPTIONS.items():
             text = text.replace(f"problems.{self.role}.{key}", option)
+        text = text.replace(f"problems.{self.role}: ", f"--suite {self.name}: ")
         return BadInput(text)
 
 

@@ -80,9 +80,9 @@ class Question:
         model = self.recipe.model
         if model.revision or not models.is_hub_name(model.path):
             return self
-        begun = read_json(self.file)["recipe"]["model"] if self.file.exists() else {}
-        same = begun.get("revision") if begun.get("path") == model.path else None
-        pin = {"revision": same or models.locate(model).revision}
+        begun = (read_json(file)["recipe"]["model"] for file in self._questions())
+        same = (of["revision"] for of in begun if of["path"] == model.path and of["revision"])
+        pin = {"revision": next(same, None) or models.locate(model).revision}
         return replace(self, recipe=self.recipe.model_copy(update={"model": model.model_copy(update=pin)}))
 
     def made_of(self) -> dict[str, Any]:
@@ -137,13 +137,17 @@ class Question:
         """A model's folder is of one model, whatever the suite; a run's is so by its recipe."""
         if self.students:
             return
-        for file in sorted(self.file.parent.glob("*.question.json")):
+        for file in self._questions():
             saved = read_json(file)
             if file != self.file and saved["made_of"]["model"] != made_of["model"]:
                 raise BadInput(
                     f"{self.directory} holds what another model, {saved['recipe']['model']['path']}, "
                     f"was asked on {saved['suite']['name']}; choose another --out"
                 )
+
+    def _questions(self) -> list[Path]:
+        """Of every suite that was asked here."""
+        return sorted(self.file.parent.glob("*.question.json"))
 
     @classmethod
     def load(cls, file: Path) -> Question:

@@ -56,6 +56,11 @@ def show_scores(facts: dict[str, Any], file: str, console: Console | None = None
         soft_wrap=True,
         markup=False,
     )
+    for score in facts["scores"]:
+        if cut := score["finish_reasons"].get("length"):
+            total = sum(score["finish_reasons"].values())
+            line = f"{score['arm']}: {cut} of {total} answers were cut at {facts['max_tokens']} tokens (--max-tokens)."
+            console.print(line, soft_wrap=True, markup=False)
     console.print(f"More in {file}", soft_wrap=True, markup=False)
 
 
