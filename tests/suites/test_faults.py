@@ -1,6 +1,8 @@
 """Grading and scoring, killed at any moment, on a full disk, or on a damaged journal: the same scores afterwards,
 nothing graded twice, no generation lost."""
 
+import contextlib
+import random
 import shutil
 import subprocess
 import sys
@@ -104,6 +106,27 @@ def test_kill_at_random_moments(ungraded):
     done = sum(len(found) for found in before.values())
     total = sum(len(found) for found in journals(mode, directory).values())
     assert len(again) <= total - done, "what had its grade on disk was run again"
+
+
+def test_kill_while_scoring(ungraded):
+    """All is graded; the scores are there whole or not at all, and the grades stay as they are."""
+    mode, directory, whole = ungraded
+    run(mode, directory)
+    before, first = journals(mode, directory), ran(directory)
+    generator = random.Random(0)
+    for _ in range(4):
+        (directory / "scores.json").unlink(missing_ok=True)
+        process = subprocess.Popen(command(mode, directory), stderr=subprocess.DEVNULL, env=faults.environment())
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(generator.uniform(0.2, 1.2))
+        process.kill()
+        process.wait()
+        assert journals(mode, directory) == before and kept(directory) == kept(whole)
+        if (directory / "scores.json").exists():
+            assert (directory / "scores.json").read_text() == (whole / "scores.json").read_text()
+    run(mode, directory)
+    same(mode, directory, whole)
+    assert ran(directory) == first
 
 
 def test_a_repetition_runs_nothing(ungraded):

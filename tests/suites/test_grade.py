@@ -3,6 +3,9 @@
 import fcntl
 import gzip
 import json
+import os
+import signal
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -261,6 +264,29 @@ def test_a_grader_that_is_not_to_be_trusted_ends_with_1(folder):
         result = grade("answers.jsonl", "--json")
     assert result.exit_code == 1 and result.stdout == ""
     assert "mlx-ssd: grading was stopped" in result.stderr and "says nothing about the programs" in result.stderr
+
+
+class Interrupting(stand_in.StandIn):
+    """Somebody presses Ctrl-C at the 20th program."""
+
+    def call(self, code, entry_point, calls, limits):
+        if len(self.ran()) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)  # until the other thread has heard of it
+        return super().call(code, entry_point, calls, limits)
+
+
+def test_ctrl_c_keeps_what_is_graded_and_says_how_to_go_on(folder):
+    whole = facts_of("answers.jsonl")
+    (folder / "ran.txt").unlink()
+    with stand_in.in_place(Interrupting(folder / "ran.txt")):
+        result = grade("answers.jsonl", "--out", "g.jsonl", "--workers", "1")
+    assert result.exit_code == 130 and "interrupted; the same command goes on from there" in result.stderr
+    kept = len(Journal(folder / "g.jsonl", Grade).read())
+    assert 20 <= kept < 60
+    assert facts_of("answers.jsonl", "--out", "g.jsonl") == whole
+    assert len(Journal(folder / "g.jsonl", Grade).read()) == 60
+    assert len(ran(folder)) <= len(set(ran(folder))) + 1  # the one that was interrupted
 
 
 def test_the_real_sandbox_and_an_embedded_suite(tmp_path):
