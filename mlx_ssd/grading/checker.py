@@ -56,8 +56,7 @@ def exception(name, message):
 
 def run(name, checks):
     program = Program()
-    before = 0
-    for source in checks:
+    for index, source in enumerate(checks):
         try:
             if "random" in source:  # so that the verdict is the same tomorrow
                 import random
@@ -69,39 +68,37 @@ def run(name, checks):
             if check is not program:  # but for a function under test of that name
                 check(program)
         except BaseException as error:
-            said.put(failure(error, source, before, program))
+            said.put(failure(error, program, checks, index))
             return
-        before += max(1, len(assertions(source)))
     said.put(["passed"])
 
 
-def failure(error, source, before, program):
+def failure(error, program, checks, index):
+    source = checks[index]
     line = 0
     trace = error.__traceback__
-    while trace and not line:
+    while trace and not line:  # the first frame in the check: helpers may stand behind it
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == FILE else 0
         trace = trace.tb_next
-    number = before + sum(end < line for end in assertions(source)) if program.called else 0
     text = source.split("\n")[line - 1].strip()[:200] if line else ""
     where = f"line {line} of the check: {text}" if line else "the check"
-    if error is program.raised:
-        return ["raised", number, where]
     if not program.called:
         return ["broken", 0, f"{where} ({type(error).__name__}: {error})"]
+    number = sum(max(1, len(assertions(passed))) for passed in checks[:index])
+    number += sum(end < line for end in assertions(source))
+    if error is program.raised:
+        return ["raised", number, where]
     what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
     return ["failed", number, f"{where} ({what[:200]})" if what else where]
 
 
 def assertions(source):
     """The last lines of all `assert` statements, in order."""
-    if source.count("\n") < 1:
-        return [1]  # most checks are one assertion: `ast` costs milliseconds
-    import ast
+    import ast  # milliseconds, which a program that passes does not cost
+    import warnings
 
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except SyntaxError:
-        return []
+    warnings.simplefilter("ignore")
+    nodes = ast.walk(ast.parse(source))
     return sorted(node.end_lineno for node in nodes if isinstance(node, ast.Assert))
 
 

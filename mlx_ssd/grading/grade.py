@@ -161,7 +161,7 @@ def check_canaries(sandbox: Sandbox, limits: Limits) -> None:
     grading: the common failure of graders is a silent zero."""
     for name, (function, script, expected) in _CANARIES.items():
         if expected == "timeout":
-            limits = replace(limits, wall_seconds=min(limits.wall_seconds, 1.0))
+            limits = replace(limits, wall_seconds=min(limits.wall_seconds, 0.5))
         for kind, tests in _CANARY_TESTS.items():
             verdict = grade(script if kind == "script" else function, "f", tests, limits, sandbox)
             if verdict.verdict != expected:

@@ -9,7 +9,7 @@ from mlx_ssd.errors import WorkFailed
 from mlx_ssd.grading.answers import extract_answer
 from mlx_ssd.grading.cache import GradeCache
 from mlx_ssd.grading.extract import extract_program
-from mlx_ssd.grading.grade import check_canaries, grade_many
+from mlx_ssd.grading.grade import check_canaries, grade, grade_many
 from mlx_ssd.grading.process import ProcessSandbox
 from mlx_ssd.grading.sandbox import Limits
 from mlx_ssd.grading.verdict import Verdict
@@ -23,9 +23,13 @@ Answer = tuple[Hashable, Problem, str]
 
 def what_is_graded(problem: Problem, text: str) -> str | None:
     """The whole program that `text` comes to, or the number where the tests ask for one; None where there is none."""
-    if problem.tests and "answer" in problem.tests[0]:
+    if _asks_for_a_number(problem):
         return extract_answer(text)
     return extract_program(text, problem.preamble, problem.stem)
+
+
+def _asks_for_a_number(problem: Problem) -> bool:
+    return bool(problem.tests) and "answer" in problem.tests[0]
 
 
 def grade_answers(
@@ -37,16 +41,18 @@ def grade_answers(
     limits from earlier gradings on this machine (`GradeCache`). Raises WorkFailed when the grader is not to be
     trusted: canaries that come out wrong, or more than 1 % harness errors.
     """
+    sandbox = sandbox or ProcessSandbox()
     items = []
     for key, problem, text in answers:
         given = what_is_graded(problem, text)
         if not problem.tests:
             yield key, Verdict("no_code" if given is None else "ungraded")
+        elif _asks_for_a_number(problem):
+            yield key, grade(given, None, problem.tests, limits, sandbox)  # nothing is run
         else:
             items.append((key, given, problem.entry_point, problem.tests))
     if not items:
         return
-    sandbox = sandbox or ProcessSandbox()
     check_canaries(sandbox, limits)
     broken = 0
     with GradeCache(limits, sandbox.mechanisms()) if reuse else nullcontext() as known:
