@@ -19,6 +19,7 @@ from mlx_ssd.recipe import Limits, ProblemSource
 from mlx_ssd.records import Problem
 
 WITHOUT_TESTS = ("rstar_coder",)
+WITHOUT_CODE = ("gsm8k",)  # the usual system message, which asks for Python, would be in the way
 VALIDATION = "embedded-validation"  # the split that decodings are chosen on
 USUAL_K = (1, 5, 10, 50, 100)
 

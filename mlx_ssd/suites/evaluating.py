@@ -22,7 +22,7 @@ from mlx_ssd.pipeline import Interrupted, cause, changed_setting, supervise
 from mlx_ssd.recipe import Limits, ProblemSource, Recipe
 from mlx_ssd.stages.evaluate import check_output
 from mlx_ssd.storage import hash_path, read_json, remove, run_lock, write_json
-from mlx_ssd.suites import Suite, pass_at
+from mlx_ssd.suites import WITHOUT_CODE, Suite, pass_at
 
 OF_A_RUN = ("evaluate.",)  # what may be set, by the key's beginning
 OF_A_MODEL = ("evaluate.", "prompt.", "model.", "seed")
@@ -180,6 +180,8 @@ def question_of(
             raise BadInput(f"--controls: {what} is no run directory, and only a run has controls")
     if key := next((key for key in settings if not key.startswith(allowed)), None):
         raise BadInput(f"--set {key}: only what starts with {', '.join(allowed)} can be set here")
+    if suite.source.source in WITHOUT_CODE:
+        settings = {"prompt.system": ""} | settings
     if samples:
         settings = settings | {"evaluate.samples_per_problem": samples, "evaluate.pass_at": [1]}
     if students:

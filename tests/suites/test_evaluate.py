@@ -13,7 +13,7 @@ from mlx_ssd.grading import texts
 from mlx_ssd.records import Generation, Grade
 from mlx_ssd.storage import Journal, hash_path
 from mlx_ssd.suites import __main__ as process
-from mlx_ssd.suites import evaluating
+from mlx_ssd.suites import choose, evaluating
 from tests import faults
 from tests.conftest import SMALL
 
@@ -129,6 +129,13 @@ class TestModel:
     def test_bad_input(self, arguments, words, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert words in refused(*arguments)
+
+    def test_no_message_asks_for_python_where_the_answer_is_a_number(self):
+        systems = {}
+        for name, settings in (("gsm8k", {}), ("mbpp", {}), ("gsm8k", {"prompt.system": "Think."})):
+            systems[name, *settings] = evaluating.question_of("embedded", choose(name), settings).recipe.prompt.system
+        assert systems["gsm8k",] == "" and "Python" in systems["mbpp",]
+        assert systems["gsm8k", "prompt.system"] == "Think."
 
     def test_a_download_is_confirmed_first(self, monkeypatch, tmp_path):
         from mlx_ssd import models
