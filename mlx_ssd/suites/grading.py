@@ -54,7 +54,7 @@ def grade_file(
     note: Callable[[str], None] = lambda sentence: None,
     sandbox: Any = None,
 ) -> dict[str, Any]:
-    """Grade what has no grade yet and score all; the facts that --json prints (docs/formats.md).
+    """Grade what has no grade yet and score all; the facts that --json prints (docs/scoring.md).
 
     `note` is told, in sentences, what was left out. Raises BadInput for a file that is not as it should be, and
     WorkFailed when the grader is not to be trusted.
