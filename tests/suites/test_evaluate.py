@@ -191,7 +191,7 @@ class TestRun:
 @pytest.mark.slow
 def test_killed_evaluation_goes_on_to_the_same_scores(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    size = ["--limit", "10", "--samples", "2", "--set", "evaluate.rows=4"]
+    size = ["--limit", "4", "--samples", "2", "--set", "evaluate.rows=2"]
     arguments = ["eval", "embedded", "--suite", "embedded", *size]
     process = faults.run(*arguments, "--out", str(whole))
     assert process.returncode == 0, process.stderr
@@ -200,12 +200,12 @@ def test_killed_evaluation_goes_on_to_the_same_scores(tmp_path):
         [*arguments, "--out", str(killed)],
         grows=lambda: faults.size_of(killed, *grows),
         expected_bytes=faults.size_of(whole, *grows),
-        kills=3,
+        kills=2,
         seed=0,
     )
-    assert hit >= 2, "the kills must hit a process at work"
+    assert hit, "a kill must hit a process at work"
     for kind, record in (("generations", Generation), ("grades", Grade)):
         [(name, found)] = lines(killed, kind).items()
         assert sorted(found) == sorted(lines(whole, kind)[name])
-        assert len({r.key for r in Journal(killed / "suites/base" / name, record).read()}) == len(found) == 20
+        assert len({r.key for r in Journal(killed / "suites/base" / name, record).read()}) == len(found) == 8
     assert (killed / "suites/embedded-test.json").read_text() == (whole / "suites/embedded-test.json").read_text()
