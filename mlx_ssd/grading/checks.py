@@ -21,6 +21,7 @@ from mlx_ssd.grading import checker
 from mlx_ssd.grading.sandbox import Limits, Outcome, Program, Sandbox
 from mlx_ssd.grading.verdict import Verdict, short
 
+CHECK_SECONDS = 10.0  # for a check between two calls, where the program's own limits are less: they are not for it
 MOST_CALLS = 10_000  # a check may loop until the program says stop
 
 _LINE = re.compile(r" \(line \d+\)\Z")  # that the sandbox adds to a message
@@ -38,7 +39,12 @@ def grade_checks(
     """
     name = entry_point.rpartition(".")[2]
     source = f"{_CHECKER}\n\nstart({name!r}, {[test['check'] for test in tests]!r})\n"
-    room = replace(limits, processes=limits.processes + 1)  # the checker's thread
+    room = replace(
+        limits,
+        wall_seconds=max(limits.wall_seconds, CHECK_SECONDS),
+        cpu_seconds=max(limits.cpu_seconds, CHECK_SECONDS),
+        processes=limits.processes + 1,  # its thread
+    )
     with sandbox.load(code, entry_point, limits) as program, sandbox.load(source, "advance", room) as check:
         return _converse(program, check, stop)
 

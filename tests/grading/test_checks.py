@@ -122,7 +122,8 @@ def test_exceptions_arrive_in_the_check(sandboxes, limits, code, verdict):
         ("while True: pass", "the check cannot be run: over 1 s"),
     ],
 )
-def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, check, words):
+def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, check, words, monkeypatch):
+    monkeypatch.setattr("mlx_ssd.grading.checks.CHECK_SECONDS", 1.0)
     found = graded(sandboxes, replace(limits, wall_seconds=1.0), "def f(x): return 1", check)
     assert (found.verdict, found.failed_test) == ("harness_error", None) and words in found.detail
 
@@ -135,7 +136,8 @@ def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, che
         ("def f(x): return 10**10", "assert [0] * f(1) == [0]", "wrong"),
     ],
 )
-def test_what_the_returned_value_does_to_the_check(sandboxes, limits, code, check, verdict):
+def test_what_the_returned_value_does_to_the_check(sandboxes, limits, code, check, verdict, monkeypatch):
+    monkeypatch.setattr("mlx_ssd.grading.checks.CHECK_SECONDS", 1.0)
     found = graded(sandboxes, replace(limits, wall_seconds=1.5), code, check)
     assert (found.verdict, found.failed_test) == (verdict, 0)
 
