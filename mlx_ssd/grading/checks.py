@@ -52,14 +52,20 @@ def grade_checks(
 def _converse(program: Program, check: Program, stop: threading.Event) -> Verdict:
     reply, outcome = None, Outcome("ok")
     for calls in range(MOST_CALLS):
-        said = check.call([reply])
+        try:
+            said = check.call([reply])
+        except ValueError:  # deeper than can be sent on
+            return Verdict("wrong", 0, "returned a value that is nested too deeply")
         if said.status != "ok":
             return _check_failed(said, calls)
         if stop.is_set():
             return Verdict("harness_error", detail="grading was stopped")
         match said.value:
             case ["call", args, dict(keywords)] if not keywords:
-                outcome = program.call(list(args))
+                try:
+                    outcome = program.call(list(args))
+                except ValueError:
+                    return Verdict("harness_error", detail="the check calls the program with too deep a value")
             case ["call", _, _]:
                 return Verdict("harness_error", detail="the check gives arguments by keyword, not only by place")
             case ["passed"]:

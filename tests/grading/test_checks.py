@@ -1,5 +1,7 @@
 """Checks: what they see, what they make of it, and that a program cannot reach them."""
 
+import contextlib
+import marshal
 import threading
 import time
 from dataclasses import replace
@@ -232,6 +234,28 @@ def test_a_loop_without_an_end_ends(limits, monkeypatch):
     assert grade_checks("code", "f", SUM, limits, Loads(), stop).verdict == "timeout"
     stop.set()
     assert grade_checks("code", "f", SUM, limits, Loads(), stop).detail == "grading was stopped"
+
+
+def test_a_value_too_deep_to_be_sent_on_is_wrong(limits):
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    class Deep:
+        def __init__(self, value):
+            self.value = value
+
+        def call(self, args):
+            marshal.dumps(args)
+            return Outcome("ok", self.value)
+
+    class Loads:
+        @contextlib.contextmanager
+        def load(self, code, entry_point, limits):
+            yield Deep(["call", (), {}] if entry_point == "advance" else deep)
+
+    found = grade("code", "f", SUM, limits, Loads())
+    assert (found.verdict, found.failed_test) == ("wrong", 0) and "too deeply" in found.detail
 
 
 @pytest.mark.parametrize("said", [None, [], "passed", ["passed", 1], ["call", 1], ["failed", "x", "y"], {"passed": 1}])
