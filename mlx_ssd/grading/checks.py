@@ -21,6 +21,7 @@ from mlx_ssd.grading import checker
 from mlx_ssd.grading.sandbox import Limits, Outcome, Program, Sandbox
 from mlx_ssd.grading.verdict import Verdict, short
 
+CHECK_SECONDS = 10.0  # for a check between two calls, where the program's own limits are less: they are not for it
 MOST_CALLS = 10_000  # a check may loop until the program says stop
 
 _LINE = re.compile(r" \(line \d+\)\Z")  # that the sandbox adds to a message
@@ -38,7 +39,12 @@ def grade_checks(
     """
     name = entry_point.rpartition(".")[2]
     source = f"{_CHECKER}\n\nstart({name!r}, {[test['check'] for test in tests]!r})\n"
-    room = replace(limits, processes=limits.processes + 1)  # the checker's thread
+    room = replace(
+        limits,
+        wall_seconds=max(limits.wall_seconds, CHECK_SECONDS),
+        cpu_seconds=max(limits.cpu_seconds, CHECK_SECONDS),
+        processes=limits.processes + 1,  # its thread
+    )
     with sandbox.load(code, entry_point, limits) as program, sandbox.load(source, "advance", room) as check:
         return _converse(program, check, stop)
 
@@ -46,14 +52,20 @@ def grade_checks(
 def _converse(program: Program, check: Program, stop: threading.Event) -> Verdict:
     reply, outcome = None, Outcome("ok")
     for calls in range(MOST_CALLS):
-        said = check.call([reply])
+        try:
+            said = check.call([reply])
+        except ValueError:  # deeper than can be sent on
+            return Verdict("wrong", 0, "returned a value that is nested too deeply")
         if said.status != "ok":
             return _check_failed(said, calls)
         if stop.is_set():
             return Verdict("harness_error", detail="grading was stopped")
         match said.value:
             case ["call", args, dict(keywords)] if not keywords:
-                outcome = program.call(list(args))
+                try:
+                    outcome = program.call(list(args))
+                except ValueError:
+                    return Verdict("harness_error", detail="the check calls the program with too deep a value")
             case ["call", _, _]:
                 return Verdict("harness_error", detail="the check gives arguments by keyword, not only by place")
             case ["passed"]:

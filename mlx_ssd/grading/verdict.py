@@ -15,14 +15,18 @@ class Verdict:
     failed_test: int | None = None
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        """A program's words can hold what no file can: half of a surrogate pair."""
+        object.__setattr__(self, "detail", self.detail.encode("utf-8", "backslashreplace").decode())
+
 
 def short(value: object) -> str:
     """A value in at most a hundred characters."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):  # not of JSON, or an integer too long for decimal digits
+    text = "a value too long or too deep to show"
+    for spell in (json.dumps, repr):
         try:
-            text = repr(value)
-        except ValueError:
-            text = "a very long number"
+            text = spell(value)
+            break
+        except (TypeError, ValueError, RecursionError):  # not of JSON; an integer too long for decimal digits
+            pass
     return text if len(text) <= 100 else text[:100] + "…"

@@ -1,5 +1,7 @@
 """Checks: what they see, what they make of it, and that a program cannot reach them."""
 
+import contextlib
+import marshal
 import threading
 import time
 from dataclasses import replace
@@ -122,7 +124,8 @@ def test_exceptions_arrive_in_the_check(sandboxes, limits, code, verdict):
         ("while True: pass", "the check cannot be run: over 1 s"),
     ],
 )
-def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, check, words):
+def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, check, words, monkeypatch):
+    monkeypatch.setattr("mlx_ssd.grading.checks.CHECK_SECONDS", 1.0)
     found = graded(sandboxes, replace(limits, wall_seconds=1.0), "def f(x): return 1", check)
     assert (found.verdict, found.failed_test) == ("harness_error", None) and words in found.detail
 
@@ -135,7 +138,8 @@ def test_a_broken_check_is_never_a_failure_of_the_program(sandboxes, limits, che
         ("def f(x): return 10**10", "assert [0] * f(1) == [0]", "wrong"),
     ],
 )
-def test_what_the_returned_value_does_to_the_check(sandboxes, limits, code, check, verdict):
+def test_what_the_returned_value_does_to_the_check(sandboxes, limits, code, check, verdict, monkeypatch):
+    monkeypatch.setattr("mlx_ssd.grading.checks.CHECK_SECONDS", 1.0)
     found = graded(sandboxes, replace(limits, wall_seconds=1.5), code, check)
     assert (found.verdict, found.failed_test) == (verdict, 0)
 
@@ -230,6 +234,28 @@ def test_a_loop_without_an_end_ends(limits, monkeypatch):
     assert grade_checks("code", "f", SUM, limits, Loads(), stop).verdict == "timeout"
     stop.set()
     assert grade_checks("code", "f", SUM, limits, Loads(), stop).detail == "grading was stopped"
+
+
+def test_a_value_too_deep_to_be_sent_on_is_wrong(limits):
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    class Deep:
+        def __init__(self, value):
+            self.value = value
+
+        def call(self, args):
+            marshal.dumps(args)
+            return Outcome("ok", self.value)
+
+    class Loads:
+        @contextlib.contextmanager
+        def load(self, code, entry_point, limits):
+            yield Deep(["call", (), {}] if entry_point == "advance" else deep)
+
+    found = grade("code", "f", SUM, limits, Loads())
+    assert (found.verdict, found.failed_test) == ("wrong", 0) and "too deeply" in found.detail
 
 
 @pytest.mark.parametrize("said", [None, [], "passed", ["passed", 1], ["call", 1], ["failed", "x", "y"], {"passed": 1}])

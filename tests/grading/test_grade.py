@@ -1,12 +1,13 @@
 import contextlib
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.grading import Outcome, Verdict, check_canaries, grade, grade_many
+from mlx_ssd.records import Grade
 
 CALLS = [{"args": [1, 2], "expected": 3}, {"args": [2, 2], "expected": 4}, {"args": [0, 0], "expected": 0}]
 LINES = [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "2 2\n", "stdout": "4"}]
@@ -61,6 +62,13 @@ def test_verdicts_of_functions(sandboxes, limits, code, verdict, failed_test):
 def test_verdicts_of_scripts(sandboxes, limits, code, verdict, failed_test):
     found = grade(code, None, LINES, replace(limits, wall_seconds=1.0), sandboxes["whole"])
     assert (found.verdict, found.failed_test) == (verdict, failed_test)
+
+
+@pytest.mark.parametrize("tests", [CALLS, [{"check": "assert f(1, 2) == 3"}]], ids=["calls", "check"])
+def test_what_a_program_says_can_be_written_down(sandboxes, limits, tests):
+    found = grade("def f(a, b): raise ValueError('\\ud800')", "f", tests, limits, sandboxes["whole"])
+    assert found.detail.startswith("ValueError: \\ud800 (line 1)")
+    assert "ud800" in Grade(problem_id="x", sample_index=0, **asdict(found)).line()
 
 
 def test_the_sandbox_is_told_inputs_only(limits):
