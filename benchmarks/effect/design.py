@@ -93,14 +93,15 @@ def tuning_recipe(design: Design, base: int, model: str) -> Recipe:
 
 def run_recipe(design: Design, base: int, index: int, model: str, frozen: dict[str, Any]) -> Recipe:
     """All students of one base and seed, and the controls, on the test problems at the frozen decodings.
-    Each seed has a part of the prompts of its own, overlapping with the others'."""
+    Each seed has a part of the prompts of its own, overlapping with the others': with up to three seeds the same
+    parts, so that fewer are the first of more."""
     arms = []
     for name, (kind, share) in students().items():
         if name != "student":
             limit = {} if share == "1" else {"problems.train.limit": design.prompts // SHARES[share]}
             temperature = {"evaluate.decoding.temperature": frozen["temperature"][kind]}
             arms.append(_arm(name, kind, limit | temperature))
-    skip = index * ((TRAINING_PROBLEMS - design.prompts) // max(design.seeds - 1, 1))
+    skip = index * ((TRAINING_PROBLEMS - design.prompts) // max(design.seeds - 1, 2))
     return _recipe(
         run_name(design, base, index),
         design.seed(base, index),
