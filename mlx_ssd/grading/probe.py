@@ -105,19 +105,32 @@ if os.fork() == 0:
         time.sleep(30)
     os._exit(0)
 os.wait()
-print(os.getcwd())
+print('left')
 """
-    home = _run(sandbox, code).value
-    return home is not None and home.strip() not in running_homes()
+    before = programs_running(os.getpid())
+    return _run(sandbox, code).value == "left\n" and not programs_running(os.getpid()) - before
 
 
-def running_homes() -> set[str]:
-    """HOME of every running process that this user may look into. A sandboxed program and its descendants
-    are known by theirs: the directory that it was given."""
+def programs_running(grader: int) -> set[int]:
+    """Processes of programs, and of what they started, of sandboxes of the process `grader`.
+
+    They are known by the mark in their command line, which a fork shares with its template. Templates are not
+    counted: children of the grader and, where there is a process namespace, process 1 in it.
+    """
     import psutil
 
-    homes = set()
+    marked = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            homes.add(process.environ().get("HOME", ""))
-    return homes
+            if any(word.startswith(f"mlx-ssd-{grader}-") for word in process.cmdline()):
+                marked[process.pid] = (process.ppid(), _namespace(process.pid))
+    keepers = {pid for pid, (parent, _) in marked.items() if parent == grader}
+    inner = {pid for pid, (parent, space) in marked.items() if parent in keepers and space != marked[parent][1]}
+    return marked.keys() - keepers - inner
+
+
+def _namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:  # of another user, or no /proc
+        return None

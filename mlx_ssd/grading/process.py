@@ -202,7 +202,9 @@ def _close_all(templates: list[Template]) -> None:
 
 def _interpreter_paths() -> list[str]:
     """What a program may read: the standard library, what that is linked with, time zones."""
-    paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.join(sys.base_prefix, "lib")]
+    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}  # not those of a virtual environment
+    paths = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
+    paths += [os.path.join(sys.base_prefix, "lib")]
     paths += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
     paths += ["/usr/share/zoneinfo", "/etc/localtime", "/dev/urandom"]
     found = {path for path in paths if os.path.exists(path)}

@@ -170,7 +170,8 @@ class Template:
             if LINUX:
                 linux.drop_capabilities()
             os.closerange(RESULTS + 1, 64)
-            granted = {"namespaces": self.spaces, "root": self.root, "landlock": abi, "address_space": address_space}
+            granted = {"namespaces": self.spaces, "root": self.root, "uid": self.uid}
+            granted |= {"landlock": abi, "address_space": address_space}
         except BaseException as error:
             os.write(RESULTS, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
