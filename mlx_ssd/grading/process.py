@@ -26,7 +26,6 @@ from mlx_ssd.grading.sandbox import Level, Limits, Outcome
 from mlx_ssd.grading.templates import Template, TemplateFailed
 
 INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside")
-_LIGHT = Limits(wall_seconds=5.0, cpu_seconds=5.0, memory_mb=256, output_kb=64, processes=4)
 
 
 class ProcessSandbox:
@@ -75,21 +74,21 @@ class ProcessSandbox:
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
         try:
             with self._run({"code": code}, limits, stdin.encode("utf-8", "surrogateescape")) as running:
-                event, payload = running.start()
-                if event == "started":
-                    event, payload = running.wait(time.monotonic() + limits.wall_seconds)
-                if event == "ended" and payload is not None and payload[0] == 0:
-                    return Outcome("ok", bytes(running.output).decode("utf-8", "replace"))
+                event, payload = running.wait(time.monotonic() + limits.wall_seconds)
+                if event == "ended" and payload.status == 0 and payload.started:
+                    output = running.output()
+                    if output is not None:
+                        return Outcome("ok", output.decode("utf-8", "replace"))
                 return running.failure(event, payload)
         except TemplateFailed as error:
             return Outcome("harness_error", detail=str(error))
 
     def level(self) -> Level:
-        """Which of the levels of docs/sandbox.md holds here, by what was granted to an empty program."""
+        """Which of the levels of docs/sandbox.md holds here, by what the system grants."""
         found = self.mechanisms()
         if sys.platform == "darwin":
             return "limits" if "failed" in found else "seatbelt"
-        if {"pid", "net"} <= set(found.get("namespaces", [])) and (found["root"] or found["landlock"]):
+        if {"pid", "net"} <= set(found.get("namespaces", [])) and (found.get("root") or found.get("landlock")):
             return "namespaces"
         return "landlock" if found.get("landlock") else "limits"
 
@@ -98,16 +97,14 @@ class ProcessSandbox:
         return dict(self._probed)
 
     def mechanisms(self) -> dict:
-        """What the system granted to a program just now: namespaces, a root of its own, Landlock's version,
+        """What the system grants to programs: namespaces, a root and a uid of their own, Landlock's version,
         RLIMIT_AS."""
         try:
-            with self._run({"code": ""}, _LIGHT, b"") as running:
-                event, payload = running.start()
-                if event == "started":
-                    return running.mechanisms
-                return {"failed": running.failure(event, payload).detail}
+            template = self._take()
         except TemplateFailed as error:
             return {"failed": str(error)}
+        self._give(template)
+        return dict(template.granted)
 
     @cached_property
     def _probed(self) -> dict:
@@ -127,11 +124,14 @@ class ProcessSandbox:
         finally:
             if home and home != template.home:
                 remove_tree(home)
+            self._give(template)
+
+    def _give(self, template: Template) -> None:
+        if template.reusable:
             with self._lock:
-                if template.reusable:
-                    self._idle.append(template)
-            if not template.reusable:
-                template.close()
+                self._idle.append(template)
+        else:
+            template.close()
 
     def _take(self) -> Template:
         with self._lock:
@@ -180,9 +180,7 @@ class Session:
         self._calls += 1
         running.send(args)
         if index == 0:
-            event, payload = running.start()
-            if event == "started":
-                event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
+            event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
             if event != "line" or payload.get("step") != "loaded":
                 return running.failure(event, payload)
         event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)

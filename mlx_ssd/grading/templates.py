@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 
-from mlx_ssd.grading.files import remove_tree
+from dataclasses import dataclass
+
+from mlx_ssd.grading.files import file_of, remove_tree
 
 START_SECONDS = 20.0  # for the interpreter to come up on a loaded machine; later is a harness error
 END_SECONDS = 2.0  # for a program to be taken down before its template is killed
@@ -14,6 +16,16 @@ END_SECONDS = 2.0  # for a program to be taken down before its template is kille
 
 class TemplateFailed(OSError):
     """It did not start, or does not answer."""
+
+
+@dataclass(frozen=True)
+class End:
+    """Of a program and all that it started. status: as of os.wait, None where the template is gone too.
+    started: whether the program itself had begun."""
+
+    status: int | None = None
+    cpu_seconds: float = 0.0
+    started: bool = False
 
 
 class Template:
@@ -26,17 +38,22 @@ class Template:
         self.home = home
         self.reusable = home is None
         ours, theirs = socket.socketpair()
-        with theirs:
+        stream = file_of(b"")  # of the kind that programs get: the interpreter's streams are made once
+        try:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), setup["mark"]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdin=stream,
+                stdout=stream,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env={"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
+                # Functions of libraries are looked up once, not in each fork.
+                env={"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        finally:
+            os.close(stream)
+            theirs.close()
         self._socket = ours
         ours.settimeout(START_SECONDS)
         try:
@@ -57,31 +74,34 @@ class Template:
         return self._socket.fileno()
 
     def begin(self, home: str, fds: list[int]) -> None:
-        """Forks a program with these as standard input, standard output and socket."""
+        """Forks a program with these as standard input, standard output and socket, or with a socket only."""
         try:
             socket.send_fds(self._socket, [b"r" + os.fsencode(home)], fds)
         except OSError as error:
             self.reusable = False
             raise TemplateFailed(f"the template is gone: {error}") from error
 
-    def answer(self) -> bytes:
-        """What it says of the end of its program, to be read when there is something; empty when it is gone."""
+    def answer(self) -> End:
+        """To be read when there is something."""
         try:
             data = self._socket.recv(4096)
             while data and not data.endswith(b"\n"):
                 data += self._socket.recv(4096)
-        except OSError:
-            data = b""
-        self.reusable &= data.endswith(b"\n")
-        return data
+            status, seconds, started = data.split()
+            return End(int(status), float(seconds), started == b"1")
+        except (OSError, ValueError):
+            self.reusable = False
+            return End()
 
-    def kill_program(self) -> None:
-        """Returns when nothing of it is left; else ends the template too."""
+    def kill_program(self) -> End:
+        """Returns when nothing of it is left; where that takes too long, the template ends too."""
         self._socket.settimeout(END_SECONDS)
         with contextlib.suppress(OSError):
             self._socket.send(b"k")
-        if not self.answer():
+        end = self.answer()
+        if end.status is None:
             self.close()
+        return end
 
     def close(self) -> str:
         """Ends it and what it started; returns the last line it complained of."""

@@ -200,12 +200,17 @@ def make_ruleset(readable: list[str], home: str) -> tuple[int, int]:
     return (abi, rules) if rules >= 0 else (0, -1)
 
 
-def restrict(rules: int) -> bool:
-    return libc.syscall(c_long(446), c_long(rules), c_long(0)) == 0
+# Looked up and built once: what a fork need not do again costs it no copied page.
+_syscall, _capset, _restrict_self, _flags = libc.syscall, libc.capset, c_long(446), c_long(0)
+_capabilities = (0x20080522).to_bytes(4, sys.byteorder) + bytes(4), bytes(24)
+
+
+def restrict(rules: int) -> None:
+    check(_syscall(_restrict_self, c_long(rules), _flags))
 
 
 def drop_capabilities() -> None:
-    libc.capset((0x20080522).to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
+    check(_capset(*_capabilities))
 
 
 def become(user: int) -> None:

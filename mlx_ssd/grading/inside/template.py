@@ -11,13 +11,15 @@ When the grader dies the socket to it closes, and everything here ends.
     template → grader   marshal: what was granted
     grader → template   b"r" + the program's directory, with descriptors: standard input, standard output, its socket
     grader → template   b"k": kill it
-    template → grader   b"STATUS CPU_SECONDS\\n" when it and all that it started are gone, b"!reason\\n": not started
+    template → grader   b"STATUS CPU_SECONDS STARTED\\n" when it and all that it started are gone; STARTED is 0 where
+                        it ended before the program began, which is then no fault of the program
 """
 
 import _signal as signal  # `signal` imports enum: 3 ms of start-up
 import _socket
 import gc
 import marshal
+import mmap
 import os
 import select
 import sys
@@ -27,10 +29,11 @@ if LINUX:
     from inside import linux
 from inside import program
 
-# None of them starts a thread or opens a file. Not `threading`: what it does after each fork takes a millisecond.
+# Each page of theirs makes a fork dearer, so only what many programs import. Not `random`, which seeds itself anew
+# after each fork, nor `threading`: what it does then takes a millisecond.
 COMMON = (
-    "abc array bisect builtins collections collections.abc contextlib copy dataclasses decimal enum fractions functools"
-    " heapq io itertools json math numbers operator random re statistics string textwrap time types typing"
+    "abc array bisect builtins collections collections.abc contextlib copy enum functools"
+    " heapq io itertools json math numbers operator re string time types typing"
 ).split()
 MESSAGE = 1 << 16
 RESULTS = 3  # descriptor of the program's socket, in the program
@@ -38,6 +41,7 @@ DESCRIPTORS = _socket.CMSG_SPACE(3 * 4)
 
 
 def main(fd: int) -> None:
+    os.environ.pop("LD_BIND_NOW", None)
     channel = _socket.socket(fileno=fd)
     setup = marshal.loads(channel.recv(MESSAGE))
     if setup["warm"]:
@@ -52,8 +56,10 @@ class Template:
         self.spaces, self.root, self.uid = [], False, None  # uid: what the program becomes
         if LINUX:
             self.shut_in(setup)
-        self.landlock = LINUX and setup["landlock"]
-        self.rules = linux.make_ruleset(self.readable, linux.BOX) if self.landlock and self.root else (0, -1)
+        self.landlock, self.rules = 0, -1
+        if LINUX and setup["landlock"]:
+            self.landlock, self.rules = linux.make_ruleset(self.readable, linux.BOX)
+        self.started = mmap.mmap(-1, 1)  # shared with the fork, until the program begins
         self.null = os.open(os.devnull, os.O_RDWR)
         self.wake, wake = os.pipe()
         for end in (self.wake, wake):
@@ -62,7 +68,10 @@ class Template:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         gc.collect()
         gc.freeze()  # a fork's collector would otherwise write to all of it
-        channel.sendall(marshal.dumps({"namespaces": self.spaces, "root": self.root, "uid": self.uid}))
+        sys.argv[:] = ["program.py"]
+        sys.set_int_max_str_digits(0)
+        granted = {"namespaces": self.spaces, "root": self.root, "uid": self.uid, "landlock": self.landlock}
+        channel.sendall(marshal.dumps(granted | {"address_space": program.limits_address_space()}))
 
     def shut_in(self, setup: dict) -> None:
         linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -79,6 +88,8 @@ class Template:
         linux.forbid_user_namespaces()
         self.own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self.root = linux.make_root(self.readable)
+        if self.root:
+            os.environ["HOME"] = os.environ["TMPDIR"] = linux.HOME
         linux.exit_on(signal.SIGXCPU)
         # Without a root of its own the program's directory, and what leads to it, is the grader's.
         if self.root and os.getuid() == 0 and linux.readable_by(setup["uid"], os.__file__):
@@ -99,19 +110,19 @@ class Template:
         if self.root:
             home = linux.HOME
             linux.mount_home(os.getuid() if self.uid is None else self.uid)
+        self.started[0] = 0
         try:
             pid = self.fork(home, fds)
             status, seconds = self.watch(pid)
-            answer = b"%d %.3f\n" % (status, seconds)
             if "pid" not in self.spaces:
                 kill_descendants(pid)
-        except BlockingIOError as error:  # no more processes
-            answer = f"!{error}\n".encode()
+        except BlockingIOError:  # no more processes
+            status, seconds = 0, 0.0
         for fd in fds:
             os.close(fd)
         if self.root:
             linux.unmount_home()
-        return answer
+        return b"%d %.3f %d\n" % (status, seconds, self.started[0])
 
     def fork(self, home: str, fds: list[int]) -> int:
         if self.spaces:
@@ -143,6 +154,9 @@ class Template:
                 ended = None
                 while ended not in (0, pid):  # others are orphans
                     ended, status, usage = os.wait4(-1, os.WNOHANG)
+                    if ended and os.WIFSTOPPED(status):  # it had us trace it, and would never end
+                        kill(ended)
+                        ended = None
                 if ended == pid:
                     return status, usage.ru_utime + usage.ru_stime
 
@@ -152,30 +166,33 @@ class Template:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            for target, fd in enumerate([fds[0], fds[1], self.null, fds[2]]):
+            *streams, socket = fds
+            given, printed = streams or (self.null, self.null)
+            for target, fd in enumerate([given, printed, self.null, socket]):
                 os.dup2(fd, target)
             job = program.read_message(RESULTS)
-            rules = self.rules
-            if self.landlock and not self.root:
-                rules = linux.make_ruleset(self.readable, home)
             os.chdir(home)
-            os.environ["HOME"] = os.environ["TMPDIR"] = home
-            if LINUX and "pid" not in self.spaces:
-                linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-            address_space = program.set_limits(job["limits"], self.processes(job["limits"]["processes"]))
-            if self.uid is not None:
-                linux.become(self.uid)
-            abi, fd = rules
-            abi = abi if fd >= 0 and linux.restrict(fd) else 0
+            if not self.root:
+                os.environ["HOME"] = os.environ["TMPDIR"] = home
             if LINUX:
-                linux.drop_capabilities()
+                self.give_up(home)
             os.closerange(RESULTS + 1, 64)
-            granted = {"namespaces": self.spaces, "root": self.root, "uid": self.uid}
-            granted |= {"landlock": abi, "address_space": address_space}
+            program.set_limits(job["limits"], self.processes(job["limits"]["processes"]))
+            self.started[0] = 1
+            self.started.close()
         except BaseException as error:
             os.write(RESULTS, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
-        program.run(job, RESULTS, granted)
+        program.run(job, RESULTS)
+
+    def give_up(self, home: str) -> None:
+        if "pid" not in self.spaces:
+            linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.uid is not None:
+            linux.become(self.uid)
+        if self.landlock:
+            linux.restrict(self.rules if self.root else linux.make_ruleset(self.readable, home)[1])
+        linux.drop_capabilities()
 
     def processes(self, allowed: int) -> int | None:
         """How many the user of the program may have. None where that counts all processes of the user on the
