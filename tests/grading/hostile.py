@@ -211,7 +211,6 @@ FILES = [
 
 NETWORK = [
     _against_files("connects by TCP", "import socket\nsocket.create_connection(('127.0.0.1', @tcp@), 1)", "a connection", 4),
-    _against_files("listens by TCP", "import socket\nsocket.create_server(('127.0.0.1', 0)).listen()\nprint('@expected@', end='')", "an open port", 4),
     _against_files("sends by UDP", "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', @udp@))", "a packet", None),
     _against_files("connects to a Unix socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('@unix@')", "a connection", None),
     _against_files("connects to an abstract socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0@abstract@')", "a connection", 6),
@@ -243,6 +242,7 @@ POWERS = [
     Hostile("escape from chroot", "import os\nos.mkdir('x')\nfd = os.open('/', 0)\nos.chroot('x')\nos.fchdir(fd)\nprint('@expected@', end='')", "another root"),
     Hostile("becomes root", "import os\nos.setresuid(0, 0, 0)\nos.setgroups([0])\nprint('@expected@', end='')", "root's powers"),
     Hostile("becomes another user", "import os\nos.setuid(1234)\nprint('@expected@', end='')", "another user"),
+    Hostile("makes packets by hand", "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1)\nprint('@expected@', end='')", "forged packets"),
     Hostile("makes a device", "import os, stat\nos.mknod('d', 0o600 | stat.S_IFBLK, os.makedev(8, 0))\nprint('@expected@', end='')", "a device"),
     Hostile("sets the clock", "import time\ntime.clock_settime(0, time.time())\nprint('@expected@', end='')", "another time"),
     Hostile("sets the host's name", "import socket\nsocket.sethostname('x')\nprint('@expected@', end='')", "another name"),

@@ -74,7 +74,7 @@ class Template:
         channel.sendall(marshal.dumps(granted | {"address_space": program.limits_address_space()}))
 
     def shut_in(self, setup: dict) -> None:
-        linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # No death signal from the grader: it would come with the end of the thread that started us.
         linux.libc.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         linux.libc.prctl(linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         self.spaces = linux.enter_namespaces(setup["uid"]) if setup["namespaces"] else []
@@ -84,7 +84,6 @@ class Template:
             self.channel.close()
             os.waitpid(pid, 0)
             os._exit(0)
-        linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         linux.forbid_user_namespaces()
         self.own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self.root = linux.make_root(self.readable)
@@ -94,6 +93,7 @@ class Template:
         # Without a root of its own the program's directory, and what leads to it, is the grader's.
         if self.root and os.getuid() == 0 and linux.readable_by(setup["uid"], os.__file__):
             self.uid = setup["uid"]
+        linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # last: a change of the uid takes it back
 
     def serve(self) -> None:
         while True:
@@ -186,10 +186,10 @@ class Template:
         program.run(job, RESULTS)
 
     def give_up(self, home: str) -> None:
-        if "pid" not in self.spaces:
-            linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if self.uid is not None:
             linux.become(self.uid)
+        if "pid" not in self.spaces:
+            linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if self.landlock:
             linux.restrict(self.rules if self.root else linux.make_ruleset(self.readable, home)[1])
         linux.drop_capabilities()
