@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd.decoding.draw import Policy
-from mlx_ssd.errors import WorkFailed
-from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries, extract_code, grade_many, with_preamble
+from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
-from mlx_ssd.storage import Appender, Journal
+from mlx_ssd.storage import Journal
 
 STREAM = "eval"  # shared by all arms on purpose: common random numbers sharpen paired differences
-HARNESS_ERRORS_ALLOWED = 0.01  # of the gradings; more means that the grader, not the programs, is broken
 
 
 def generate(
@@ -67,8 +65,7 @@ def generate(
 def grade(
     pairs: Sequence[tuple[Path, Path]], problems: Sequence[Problem], recipe: Recipe, tokenizer: Any, label: str
 ) -> None:
-    """Grade what has no grade yet: pairs are (generations, grades). Problems without tests are "ungraded", or
-    "no_code". Raises WorkFailed when the grader is not to be trusted."""
+    """Grade what has no grade yet: pairs are (generations, grades). Raises as `grade_answers`."""
     of = {problem.id: problem for problem in problems}
     total, waiting = 0, []
     for number, (generations_path, grades_path) in enumerate(pairs):
@@ -80,36 +77,14 @@ def grade(
     if not waiting:
         return
     texts = tokenizer.batch_decode([g.completion_ids for _, g in waiting], skip_special_tokens=True)
-    programs = [
-        (number, g.key, of[g.problem_id], extract_code(text)) for (number, g), text in zip(waiting, texts, strict=True)
-    ]
+    answers = [((number, g.key), of[g.problem_id], text) for (number, g), text in zip(waiting, texts, strict=True)]
+    evaluation = recipe.evaluate
+    limits = Limits(**evaluation.limits.model_dump())
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(f"grade {label}", total, total - len(waiting), "programs"))
         out = [stack.enter_context(Journal(path, Grade).appending()) for _, path in pairs]
-        for number, key, problem, code in programs:
-            if not problem.tests:
-                verdict = "ungraded" if code is not None else "no_code"
-                out[number].add(Grade(problem_id=key[0], sample_index=key[1], verdict=verdict))
-                bar.update(bar.done + 1)
-        _run_programs([p for p in programs if p[2].tests], out, recipe, bar, total)
-
-
-def _run_programs(programs: list, out: list[Appender], recipe: Recipe, bar: Any, total: int) -> None:
-    if not programs:
-        return
-    limits, sandbox = Limits(**recipe.evaluate.limits.model_dump()), ProcessSandbox()
-    check_canaries(sandbox, limits)
-    items = [
-        ((number, key), with_preamble(code, problem.preamble), problem.entry_point, problem.tests)
-        for number, key, problem, code in programs
-    ]
-    broken = 0
-    for (number, (problem_id, index)), verdict in grade_many(items, limits, sandbox, recipe.evaluate.workers):
-        broken += verdict.verdict == "harness_error"
-        if broken > HARNESS_ERRORS_ALLOWED * total:
-            raise WorkFailed(
-                f"grading was stopped: {broken} programs could not be run as they should "
-                f"({verdict.detail}); this says nothing about the programs"
-            )
-        out[number].add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
-        bar.update(bar.done + 1)
+        graded = grade_answers(answers, limits, evaluation.workers, reuse=evaluation.reuse_grades)
+        stack.callback(graded.close)
+        for (number, (problem_id, index)), verdict in graded:
+            out[number].add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
+            bar.update(bar.done + 1)

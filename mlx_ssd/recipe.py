@@ -39,13 +39,13 @@ class Prompt(Section):
 
 
 class ProblemSource(Section):
-    source: Literal["embedded", "jsonl", "rstar_coder", "livecodebench"] = "embedded"
-    path: str | None = None  # jsonl: the file; rstar_coder, livecodebench: a local copy of the data set
-    revision: str | None = None  # of these two: commit of the data set; None takes the one known to problems/
+    source: Literal["embedded", "jsonl", "rstar_coder", "livecodebench", "humaneval", "mbpp", "gsm8k"] = "embedded"
+    path: str | None = None  # jsonl: the file; others, but embedded: a local copy of the data set
+    revision: str | None = None  # of a data set on the hub: its commit; None takes the one known to problems/
     release: Literal["v6", "v5"] = "v6"  # livecodebench: contests of 2025-02 to 2025-05, or of 2024-08 to 2025-02
     select: Literal["text", "passed"] = "text"  # rstar_coder: `passed` peeks at which problems were solved
     decontaminate: int = Field(13, ge=0)  # rstar_coder: drops what shares so many words in a row with a test; 0: off
-    difficulty: Literal["easy", "medium", "hard"] | None = None  # only these problems; rstar_coder knows none
+    difficulty: Literal["easy", "medium", "hard"] | None = None  # only these; for sources that know it
     skip: int = Field(0, ge=0)  # leaves out the first so many, so that two sets can be parts of one
     limit: int | None = Field(None, ge=1)  # then takes so many
 
@@ -53,8 +53,8 @@ class ProblemSource(Section):
     def _settings_fit_source(self) -> ProblemSource:
         if self.source == "jsonl" and self.path is None or self.source == "embedded" and self.path is not None:
             raise ValueError("source jsonl needs a path, and source embedded takes none")
-        if self.source == "rstar_coder" and self.difficulty is not None:
-            raise ValueError("source rstar_coder does not say how difficult a problem is; leave difficulty at null")
+        if self.source in ("rstar_coder", "humaneval", "mbpp", "gsm8k") and self.difficulty is not None:
+            raise ValueError(f"source {self.source} does not say how difficult a problem is; leave difficulty at null")
         return self
 
 
@@ -182,6 +182,7 @@ class Evaluation(Section):
     memory_gb: float | None = Field(None, gt=0)
     limits: Limits = Limits()
     workers: int = Field(2, ge=1)  # programs graded side by side
+    reuse_grades: bool = True  # of the same program, tests and limits in other runs on this machine
     bootstrap_resamples: int = Field(10_000, ge=100)
 
 

@@ -26,10 +26,11 @@ class Record(BaseModel):
 
 
 class Problem(Record):
-    """A programming task. A functional test is {"args": [...], "expected": value}, called on
-    `entry_point`; a stdin test is {"stdin": text, "stdout": text}. Without tests it can be
-    sampled and trained on, not graded. `preamble` is one line of code that every program is
-    graded behind, such as imports that its judge has at hand."""
+    """A programming task, or a question. A functional test is {"args": [...], "expected": value}, called on
+    `entry_point`; a check is {"check": source}, assertions that call `entry_point`; a stdin test is {"stdin": text,
+    "stdout": text}; {"answer": text} is a number that the answer must come to. Without tests it can be sampled and
+    trained on, not graded. `preamble` is code that every program is graded behind, such as imports that its judge has
+    at hand; `stem` is code that an answer without a fenced block goes on from."""
 
     id: str
     prompt: str
@@ -37,15 +38,20 @@ class Problem(Record):
     tests: list[dict[str, Any]] = Field(default_factory=list)
     difficulty: str | None = None
     preamble: str | None = None
+    stem: str | None = None
 
     @model_validator(mode="after")
     def _tests_of_one_kind(self) -> Problem:
         functional = all(isinstance(t.get("args"), list) and "expected" in t for t in self.tests)
-        stdin = all(isinstance(t.get("stdin"), str) and isinstance(t.get("stdout"), str) for t in self.tests)
-        if self.tests and not functional and not stdin:
-            raise ValueError('tests must all be {"args": [...], "expected": value} or all {"stdin": "", "stdout": ""}')
-        if self.tests and functional and not self.entry_point:
-            raise ValueError("functional tests need entry_point, the name of the function to call")
+        texts = (("stdin", "stdout"), ("check",), ("answer",))
+        of_texts = any(all(isinstance(t.get(key), str) for t in self.tests for key in keys) for keys in texts)
+        if self.tests and not functional and not of_texts:
+            raise ValueError(
+                'tests must all be {"args": [...], "expected": value}, all {"check": ""}, all {"stdin": "", "stdout": '
+                '""} or all {"answer": ""}'
+            )
+        if self.tests and (functional or "check" in self.tests[0]) and not self.entry_point:
+            raise ValueError("functional tests and checks need entry_point, the name of the function to call")
         return self
 
 

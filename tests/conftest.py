@@ -40,6 +40,15 @@ def forget(files: RunFiles, *stages: str) -> None:
     files.manifest.write_text(json.dumps(manifest))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_grades_of_earlier_runs():
+    """Tests run their programs: the user's own kept grades are neither read nor written."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MLX_SSD_CACHE", "")
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "small"

@@ -39,7 +39,8 @@ LOGIT_BYTES = 20  # a row of a decoding step and vocabulary entry
 # twice the mean one, and no answer is longer than max_tokens.
 LENGTHS = {
     "embedded": (100, 400, 3000), "jsonl": (300, 1000, 8000), "rstar_coder": (500, 1500, 12000),
-    "livecodebench": (600, 1500, 12000),
+    "livecodebench": (600, 1500, 12000), "humaneval": (200, 300, 3000), "mbpp": (150, 250, 3000),
+    "gsm8k": (150, 250, 2500),
 }  # fmt: skip
 GRADE_SECONDS = 0.1  # a program
 UNKNOWN_PROBLEMS = 100  # of a test set whose size the recipe does not say

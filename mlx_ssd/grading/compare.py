@@ -1,5 +1,6 @@
 """When a result counts as right. Only the grading process compares: a program never sees what is expected."""
 
+import json
 import re
 from decimal import Decimal, InvalidOperation
 
@@ -9,11 +10,12 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 def same_value(result: object, expected: object) -> bool:
     """Whether what a function returned equals the expected JSON value.
 
-    - lists: same length, equal item by item (tuples arrive as lists: JSON has no tuple);
+    - lists: same length, equal item by item; tuples count as lists, for JSON has no tuple;
     - dicts: same keys, equal values; keys that are not strings count by their JSON spelling (1 as "1");
     - numbers: equal by value, exactly, no tolerance: 1 equals 1.0, and 0.1 + 0.2 is not 0.3; NaN equals NaN;
     - True and False equal only themselves: True is not 1;
-    - strings and None: identical; "5" is not 5, and "ab " is not "ab".
+    - strings and None: identical; "5" is not 5, and "ab " is not "ab";
+    - sets, bytes and whatever else JSON has not equal nothing.
     """
     if isinstance(expected, (list, tuple)):
         return (
@@ -22,10 +24,13 @@ def same_value(result: object, expected: object) -> bool:
             and all(map(same_value, result, expected))
         )
     if isinstance(expected, dict):
+        if not isinstance(result, dict):
+            return False
+        spelled = {_spelled(key): value for key, value in result.items()}
         return (
-            isinstance(result, dict)
-            and result.keys() == expected.keys()
-            and all(same_value(result[key], value) for key, value in expected.items())
+            len(spelled) == len(result)  # not both 1 and "1"
+            and spelled.keys() == expected.keys()
+            and all(same_value(spelled[key], value) for key, value in expected.items())
         )
     if isinstance(expected, bool) or isinstance(result, bool):
         return result is expected
@@ -34,6 +39,16 @@ def same_value(result: object, expected: object) -> bool:
             result == expected or (result != result and expected != expected)
         )
     return type(result) is type(expected) and result == expected
+
+
+def _spelled(key: object) -> object:
+    """A key as json.dumps would spell it; one that it refuses stays what it is, and equals no string."""
+    if key is None or isinstance(key, (bool, int, float)):
+        try:
+            return json.dumps(key)
+        except ValueError:  # an integer too long for decimal digits
+            return key
+    return key
 
 
 def same_output(output: str, expected: str) -> bool:

@@ -13,19 +13,25 @@ Rules, in order:
 4. The last complete block labelled Python wins; failing that the last complete block without a label, so
    that an example of the output after the program does not replace it.
 5. An unclosed block (the answer was cut) is taken only when no complete block counts.
-6. No block: None. Bare text is never taken for code.
+6. No block: None. Bare text is never taken for code, but where a problem has a `stem`, code that an answer goes on
+   from (HumanEval: the function's head): without any fence the answer is taken to go on from it, up to where the
+   authors of HumanEval stopped their model (arXiv 2107.03374, section 2.1): a line that begins with class, def, #, if
+   or print.
 """
 
 import re
 
+from mlx_ssd.grading.preamble import with_preamble
+
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`]*)\Z")
+_STOP = re.compile(r"\n(?:class|def|#|if|print)")
 _PYTHON = {"python", "python3", "py", "py3"}
 
 
 def extract_code(text: str) -> str | None:
     """The program in `text` by the rules above, or None where there is none (verdict `no_code`)."""
-    complete, unclosed = _blocks(_without_thinking(text))
+    complete, unclosed = _blocks(without_thinking(text))
     for blocks in (complete, unclosed):
         for wanted in (_is_python, _is_unlabelled):
             found = [body for label, body in blocks if wanted(label) and body.strip()]
@@ -34,7 +40,17 @@ def extract_code(text: str) -> str | None:
     return None
 
 
-def _without_thinking(text: str) -> str:
+def extract_program(text: str, preamble: str | None = None, stem: str | None = None) -> str | None:
+    """The whole program that is graded: the code in `text` behind `preamble`, or `text` behind `stem` (rule 6)."""
+    code = extract_code(text)
+    said = without_thinking(text).replace("\r\n", "\n")
+    if code is None and stem and said.strip() and _blocks(said) == ([], []):
+        return stem + _STOP.split(said, maxsplit=1)[0] + "\n"
+    return with_preamble(code, preamble)
+
+
+def without_thinking(text: str) -> str:
+    """Rule 1."""
     text = _THINK.sub("", text)
     return text.rpartition("</think>")[2]
 

@@ -7,22 +7,25 @@ import threading
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Protocol
 
 from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.grading.answers import same_answer
+from mlx_ssd.grading.checks import grade_checks
 from mlx_ssd.grading.compare import same_output, same_value
 from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
+from mlx_ssd.grading.verdict import Verdict, short
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """`failed_test` is the index of the first test not passed (0 where the program does not load), None for
-    pass, no_code and harness_error. `harness_error` is never a failure of the program: it was not graded."""
+class Known(Protocol):
+    """Verdicts of programs that were graded before; see `GradeCache`."""
 
-    verdict: Literal["pass", "wrong", "error", "timeout", "memory", "no_code", "harness_error"]
-    failed_test: int | None = None
-    detail: str = ""
+    def key(self, job: Hashable) -> bytes: ...
+
+    def get(self, key: bytes) -> Verdict | None: ...
+
+    def put(self, key: bytes, verdict: Verdict) -> None: ...
 
 
 Item = tuple[Hashable, str | None, str | None, Sequence[dict]]
@@ -34,20 +37,22 @@ def grade(
 ) -> Verdict:
     """Runs the tests in order up to the first that is not passed.
 
-    code: None (nothing could be extracted) gives `no_code`. tests: all functional, `{"args": [...],
-    "expected": value}`, or all of standard input, `{"stdin": text, "stdout": text}`; BadInput otherwise,
-    or where functional tests have no entry_point.
+    code: None (nothing could be extracted) gives `no_code`. tests: all of one kind, `{"args": [...], "expected":
+    value}`, `{"check": source}` (checks.py), `{"stdin": text, "stdout": text}`, or `{"answer": text}`, where `code` is
+    no program but the answer that was given (answers.py). BadInput otherwise, or where there is no entry_point for
+    functional tests and checks.
     """
     return _grade(code, entry_point, tests, limits, sandbox, threading.Event())
 
 
 def grade_many(
-    items: Iterable[Item], limits: Limits, sandbox: Sandbox, workers: int
+    items: Iterable[Item], limits: Limits, sandbox: Sandbox, workers: int, known: Known | None = None
 ) -> Iterator[tuple[Hashable, Verdict]]:
-    """(key, verdict) of each item, in order of completion; `workers` programs run at a time.
+    """(key, verdict) of each item; `workers` programs run at a time.
 
-    The same program with the same tests is run once and its verdict given to every key. Closing the iterator
-    ends the running programs at their current test.
+    The same program with the same tests is run once and its verdict given to every key; not at all where `known` has
+    a verdict of it. Those come first, the others in order of completion. Closing the iterator ends the running
+    programs at their current test.
     """
     keys, work, digests = defaultdict(list), {}, {}
     for key, code, entry_point, tests in items:
@@ -56,12 +61,20 @@ def grade_many(
         job = (code, entry_point, digests[id(tests)])
         keys[job].append(key)
         work[job] = (code, entry_point, tests)  # also keeps `tests` alive, so that its id stays its own
+    if known:
+        for job in list(work):
+            if verdict := known.get(known.key(job)):
+                del work[job]
+                for key in keys[job]:
+                    yield key, verdict
     stop = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="grading") as pool:
         futures = {pool.submit(_grade, *work[job], limits, sandbox, stop): job for job in work}
         try:
             for future in as_completed(futures):
                 verdict = future.result()
+                if known:
+                    known.put(known.key(futures[future]), verdict)
                 for key in keys[futures[future]]:
                     yield key, verdict
         finally:
@@ -70,11 +83,16 @@ def grade_many(
 
 
 def _grade(code, entry_point, tests, limits, sandbox, stop: threading.Event) -> Verdict:
-    functional = _check_tests(entry_point, tests)
+    kind = _kind(entry_point, tests)
     if code is None:
         return Verdict("no_code")
     try:
-        if functional:
+        if kind == "answer":
+            outcomes = iter([Outcome("ok", code)] * len(tests))
+            return _first_failure(tests, outcomes, "answer", same_answer, stop)
+        if kind == "check":
+            return grade_checks(code, entry_point, tests, limits, sandbox, stop)
+        if kind == "expected":
             calls = sandbox.call(code, entry_point, [test["args"] for test in tests], limits)
             with contextlib.closing(calls):
                 outcomes = iter(calls)
@@ -85,15 +103,17 @@ def _grade(code, entry_point, tests, limits, sandbox, stop: threading.Event) -> 
         return Verdict("harness_error", detail=f"{type(error).__name__}: {error}")
 
 
-def _check_tests(entry_point: str | None, tests: Sequence[dict]) -> bool:
-    """Whether the tests are functional; BadInput where they are not of one known kind."""
-    if tests and all({"args", "expected"} <= test.keys() for test in tests):
-        if not entry_point:
-            raise BadInput("functional tests without an entry_point; name the function to call")
-        return True
-    if tests and all({"stdin", "stdout"} <= test.keys() for test in tests):
-        return False
-    raise BadInput("a problem's tests must be all {args, expected} or all {stdin, stdout}, and at least one")
+def _kind(entry_point: str | None, tests: Sequence[dict]) -> str:
+    """The key of what is expected; BadInput where the tests are not all of one known kind."""
+    for keys in ({"args", "expected"}, {"check"}, {"stdin", "stdout"}, {"answer"}):
+        if tests and all(keys <= test.keys() for test in tests):
+            if keys & {"args", "check"} and not entry_point:
+                raise BadInput("functional tests and checks need an entry_point; name the function to call")
+            return next(key for key in ("expected", "check", "stdout", "answer") if key in keys)
+    raise BadInput(
+        "a problem's tests must be all {args, expected}, all {check}, all {stdin, stdout} or all {answer}, "
+        "and at least one"
+    )
 
 
 def _first_failure(tests, outcomes: Iterator[Outcome], key: str, same, stop: threading.Event) -> Verdict:
@@ -108,20 +128,15 @@ def _first_failure(tests, outcomes: Iterator[Outcome], key: str, same, stop: thr
         if outcome.status != "ok":
             return Verdict(outcome.status, index, outcome.detail)
         if not same(outcome.value, test[key]):
-            return Verdict("wrong", index, f"got {_short(outcome.value)}, expected {_short(test[key])}")
+            return Verdict("wrong", index, f"got {short(outcome.value)}, expected {short(test[key])}")
     return Verdict("pass")
 
 
-def _short(value: object) -> str:
-    try:
-        text = json.dumps(value)
-    except ValueError:  # an integer too long for decimal digits
-        text = "a very long number"
-    return text if len(text) <= 100 else text[:100] + "…"
-
-
-_CANARY_CALL = [{"args": [20, 22], "expected": 42}]
-_CANARY_STDIN = [{"stdin": "20 22\n", "stdout": "42\n"}]
+_CANARY_TESTS = {
+    "function": [{"args": [20, 22], "expected": 42}],
+    "checked function": [{"check": "def check(candidate):\n    assert candidate(20, 22) == 42"}],
+    "script": [{"stdin": "20 22\n", "stdout": "42\n"}],
+}
 _CANARIES = {  # what it is: (functional form, standard input form, verdict that it must get)
     # Threads are how programs get a deeper stack, and the first thing that too tight a limit breaks.
     "a correct": (
@@ -146,11 +161,10 @@ def check_canaries(sandbox: Sandbox, limits: Limits) -> None:
     grading: the common failure of graders is a silent zero."""
     for name, (function, script, expected) in _CANARIES.items():
         if expected == "timeout":
-            limits = replace(limits, wall_seconds=min(limits.wall_seconds, 1.0))
-        for code, tests in ((function, _CANARY_CALL), (script, _CANARY_STDIN)):
-            verdict = grade(code, "f", tests, limits, sandbox)
+            limits = replace(limits, wall_seconds=min(limits.wall_seconds, 0.5))
+        for kind, tests in _CANARY_TESTS.items():
+            verdict = grade(script if kind == "script" else function, "f", tests, limits, sandbox)
             if verdict.verdict != expected:
-                kind = "function" if tests is _CANARY_CALL else "script"
                 raise WorkFailed(
                     f"the grader is not to be trusted here: {name} {kind} was graded {verdict.verdict}"
                     f" instead of {expected} ({verdict.detail})"

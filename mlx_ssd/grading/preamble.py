@@ -1,4 +1,4 @@
-"""What a judge has at hand before a program begins: a line of imports, put in front of it."""
+"""What a judge has at hand before a program begins: imports and helper functions, put in front of it."""
 
 import re
 
@@ -6,7 +6,7 @@ _FUTURE = re.compile(r"^from __future__ import [^\n(]*(?:\([^)]*\)[^\n]*)?$", re
 
 
 def with_preamble(code: str | None, preamble: str | None) -> str | None:
-    """`code` behind the line `preamble`, and behind what must come first: imports from __future__.
+    """`code` behind `preamble`, one line or several, and behind what must come first: imports from __future__.
 
     Lines that an error names count the preamble. Nothing is parsed: `code` is not trusted.
     """

@@ -7,6 +7,7 @@ does not permit is left out, and `level()` and `describe()` say so: see docs/san
 """
 
 import contextlib
+import marshal
 import os
 import py_compile
 import secrets
@@ -17,9 +18,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
-from mlx_ssd.grading import macos
+from mlx_ssd.grading import macos, wire
 from mlx_ssd.grading.files import remove_tree
 from mlx_ssd.grading.running import Running
 from mlx_ssd.grading.sandbox import Level, Limits, Outcome
@@ -51,8 +53,7 @@ class ProcessSandbox:
     def load(self, code: str, entry_point: str, limits: Limits) -> Iterator["Session"]:
         """A program of functions, loaded: each `call(args)` of the context is one call and gives its outcome.
 
-        A program that does not load gives that outcome to the first call. After an outcome other than `ok` there
-        is nothing more to call. Leaving the context kills the program.
+        Outcomes as `Program.call` says. Leaving the context kills the program.
         """
         with contextlib.ExitStack() as stack:
             job = {"code": code, "entry_point": entry_point}
@@ -154,39 +155,39 @@ class ProcessSandbox:
         # Not -I: it would also ignore PYTHONHASHSEED, and a verdict could then change from run to run with
         # the order of a set. The environment holds nothing but ours, so -P and -s give the rest of -I.
         flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-        reads = [INSIDE, *self._readable]
+        reads = [INSIDE, wire.__file__, *self._readable]
         prefix = macos.sandbox_exec(self._python, reads, home) if sys.platform == "darwin" else []
         return [*prefix, self._python, *flags, os.path.join(INSIDE, "start.py")]
 
 
 class Session:
-    """What `ProcessSandbox.load` gives. Wall and processor time are anew for loading and for each call."""
+    """A loaded program; see `Sandbox.load`. Wall and processor time are anew for loading and for each call."""
 
     def __init__(self, running: Running | None, limits: Limits, failure: Outcome | None = None):
-        self._running, self._limits, self._failure = running, limits, failure
+        self._running, self._limits, self._ended = running, limits, failure
         self._calls = 0
 
     def call(self, args: list) -> Outcome:
-        """The outcome of entry_point(*args). After one other than `ok`: the same again, nothing is called."""
-        if self._failure is None:
-            outcome = self._call(args)
-            if outcome.status != "ok":
-                self._failure = outcome
-            return outcome
-        return self._failure
-
-    def _call(self, args: list) -> Outcome:
+        if self._ended is not None:
+            marshal.dumps(args)  # ValueError for what cannot be sent
+            return self._ended
         running, index = self._running, self._calls
         self._calls += 1
         running.send(args)
         if index == 0:
             event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
             if event != "line" or payload.get("step") != "loaded":
-                return running.failure(event, payload)
+                self._ended = running.failure(event, payload)
+                return self._ended
         event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
-        if event != "line" or payload.get("step") != index or "value" not in payload:
-            return running.failure(event, payload)
-        return Outcome("ok", payload["value"])
+        ours = event == "line" and payload.get("step") == index
+        if ours and "value" in payload:
+            return Outcome("ok", payload["value"])
+        if ours and payload.get("failed") in ("error", "not_json"):
+            outcome = running.claimed_failure(payload)
+            return replace(outcome, raised=outcome.status == "error")
+        self._ended = running.failure(event, payload)
+        return self._ended
 
 
 def _make_home() -> str:

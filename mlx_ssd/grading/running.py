@@ -1,7 +1,6 @@
 """A running program as the grader sees it: its descriptors, its clock, its claims and its end."""
 
 import contextlib
-import json
 import marshal
 import os
 import secrets
@@ -12,6 +11,7 @@ import time
 from collections import deque
 from dataclasses import asdict
 
+from mlx_ssd.grading import wire
 from mlx_ssd.grading.files import file_of
 from mlx_ssd.grading.sandbox import Limits, Outcome
 from mlx_ssd.grading.templates import End, Template
@@ -122,7 +122,7 @@ class Running:
         self._partial += data
         if b"\n" in data:
             *lines, self._partial = self._partial.split(b"\n")
-            self._lines += [_claim(line[33:]) for line in lines if line.startswith(self._nonce)]
+            self._lines += [_claim(bytes(line[33:])) for line in lines if line.startswith(self._nonce)]
         return bool(data) and self._received <= self._cap + (1 << 17)
 
     def output(self) -> bytes | None:
@@ -144,9 +144,7 @@ class Running:
         if event == "memory":
             return Outcome("memory", detail=f"over {limits.memory_mb} MB")
         if event == "line":
-            failed = payload.get("failed")
-            status = failed if failed in ("not_json", "error", "memory") else "error"
-            return Outcome(status, detail=str(payload.get("detail", "an unexpected result"))[:400])
+            return self.claimed_failure(payload)
         if end.status is None:
             if "pid" in self._template.granted["namespaces"]:  # out of the program's reach
                 return Outcome("harness_error", detail="the template was killed")
@@ -159,6 +157,12 @@ class Running:
             return Outcome("error", detail=f"killed by signal {number}")
         return Outcome("error", detail=f"ended with exit code {code} before it was done")
 
+    @staticmethod
+    def claimed_failure(claim: dict) -> Outcome:
+        failed = claim.get("failed")
+        status = failed if failed in ("not_json", "error", "memory") else "error"
+        return Outcome(status, detail=str(claim.get("detail", "an unexpected result"))[:400])
+
     def kill(self) -> None:
         if self._end is None:
             self._end = self._template.kill_program()
@@ -167,19 +171,10 @@ class Running:
 def _claim(text: bytes) -> dict:
     """A line of the program; whatever it is, it does not trouble us."""
     try:
-        claim = json.loads(text, object_pairs_hook=_untag)
+        claim = wire.decode(text)
         return claim if isinstance(claim, dict) else {}
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, OverflowError):
         return {"failed": "error", "detail": "an unreadable result"}
-
-
-def _untag(pairs: list) -> object:
-    tag, value = pairs[0] if len(pairs) == 1 else (None, None)
-    if tag == "dict":
-        return dict(value)
-    if tag == "int":
-        return int(value, 16)
-    return dict(pairs)
 
 
 def _resident_mb(pid: int) -> float:

@@ -4,6 +4,7 @@ A sandbox takes a program and its inputs and gives back what came out. It is nev
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -30,15 +31,29 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What running one test gave; `value` (a JSON value, or the printed text) only where status is `ok`.
+    """What running one test gave; `value` (what a function returned, or the printed text) only where status is `ok`.
 
-    `not_json`: the function returned something that JSON cannot hold. `harness_error`: the program was not
-    run as it should have been; this says nothing about the program.
+    A returned value is None or of bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, and so is
+    all in it; of a subclass's value it is what the base type holds. `not_json`: the function returned something else.
+    `harness_error`: the program was not run as it should have been; this says nothing about the program. `raised`:
+    the error is an exception of the call, and the program can be called again.
     """
 
     status: Literal["ok", "not_json", "error", "timeout", "memory", "harness_error"]
     value: object = None
     detail: str = ""
+    raised: bool = False
+
+
+class Program(Protocol):
+    """A loaded program."""
+
+    def call(self, args: list) -> Outcome:
+        """Call the function with `args`, values as Outcome has them; ValueError for others.
+
+        The limits hold anew for each call. A failure to load is the outcome of the first call. After an exception
+        (`raised`), or a value of another type, the program goes on; any other failure is that of all later calls.
+        """
 
 
 class Sandbox(Protocol):
@@ -48,6 +63,9 @@ class Sandbox(Protocol):
         Yields one outcome a call and stops after the first that is not `ok`. Closing the iterator kills the
         program. A program that does not load yields that one outcome.
         """
+
+    def load(self, code: str, entry_point: str, limits: Limits) -> AbstractContextManager[Program]:
+        """Load `code` to be called call by call; leaving the context kills the program."""
 
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
         """Run `code` as a script with `stdin` as its standard input; `value` is its standard output."""

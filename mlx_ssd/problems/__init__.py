@@ -1,7 +1,7 @@
 """Problem sets: where prompts come from, and the tests that grade their answers.
 
 One module a source: `embedded`, `jsonl` (a user's own file), `rstar_coder` (the paper's prompts), `livecodebench`
-(the paper's tests).
+(the paper's tests), and the small test sets `humaneval`, `mbpp` and `gsm8k`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from pathlib import Path
 
 from mlx_ssd import models
 from mlx_ssd.errors import BadInput
-from mlx_ssd.problems import embedded, jsonl, livecodebench, rstar_coder
+from mlx_ssd.problems import embedded, gsm8k, humaneval, jsonl, livecodebench, mbpp, rstar_coder
 from mlx_ssd.problems.decontaminate import normal_form
 from mlx_ssd.recipe import Problems, ProblemSource
 from mlx_ssd.records import Problem
 from mlx_ssd.storage import hash_path
 
 Account = dict[str, int | str]  # what was read, left out and kept, for the report
+
+
+SUITES = {"humaneval": humaneval.SUITE, "mbpp": mbpp.SUITE, "gsm8k": gsm8k.SUITE}
+_TEST_SETS = {"livecodebench": livecodebench, **SUITES}  # whose files are downloaded whole
 
 
 class OtherProblems(UserWarning):
@@ -30,8 +34,8 @@ def identity(source: ProblemSource, role: str) -> str:
     set and its commit. Reads no network. Raises BadInput for a file that is not there."""
     if source.source == "rstar_coder":
         return rstar_coder.identity(source, role)
-    if source.source == "livecodebench":
-        return livecodebench.identity(source, role)
+    if source.source in _TEST_SETS:
+        return _TEST_SETS[source.source].identity(source, role)
     return hash_path(problem_file(source, role))
 
 
@@ -40,11 +44,13 @@ def confirm_downloads(problems: Problems, ask: Callable[[str], bool] | None) -> 
     asked = set()
     for role in ("train", "validation", "test"):
         source = getattr(problems, role)
-        if source is None or source.source != "livecodebench" or (source.release, source.revision) in asked:
+        if source is None or source.source not in _TEST_SETS:
             continue
-        asked.add((source.release, source.revision))
-        size = livecodebench.download_bytes(source, role)
-        what = f"LiveCodeBench {source.release}"
+        what = SUITES[source.source].title if source.source in SUITES else f"LiveCodeBench {source.release}"
+        if (what, source.revision) in asked:
+            continue
+        asked.add((what, source.revision))
+        size = _TEST_SETS[source.source].download_bytes(source, role)
         models.confirm(what, size, ask, f"problems.{role}.path takes files on this disk too")
 
 
@@ -58,7 +64,7 @@ def read_problems(source: ProblemSource, role: str) -> list[Problem]:
     them after the first `source.skip`. Nothing is decontaminated: there is nothing to compare with.
 
     Raises BadInput for missing or malformed data, or when no problem is left; WorkFailed when a stream
-    from the hub breaks off. Warns, in one sentence, of a LiveCodeBench that is not the paper's.
+    from the hub breaks off. Warns, in one sentence, of a test set that is not its authors'.
     """
     if source.source == "rstar_coder":
         return rstar_coder.select(source, (), role)[0]
@@ -88,8 +94,8 @@ def select_training(source: ProblemSource, against: Sequence[Problem]) -> tuple[
 
 def _choose(source: ProblemSource, role: str) -> tuple[list[Problem], Account]:
     """The part of a set that a source names, and what was left out."""
-    if source.source == "livecodebench":
-        return livecodebench.select(source, role)
+    if source.source in _TEST_SETS:
+        return _TEST_SETS[source.source].select(source, role)
     everything = jsonl.read(problem_file(source, role), role)
     fitting = [problem for problem in everything if source.difficulty in (None, problem.difficulty)]
     kept = fitting[source.skip :][: source.limit]

@@ -18,6 +18,7 @@ from typing import Any
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems.contest_tests import read_tests
+from mlx_ssd.problems.hub_files import from_hub, missing_bytes
 from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
 from mlx_ssd.storage import hash_json, hash_path
@@ -152,8 +153,8 @@ def download_bytes(source: ProblemSource, role: str) -> int:
     """Bytes of the release's files that are not on this disk yet. Downloads nothing."""
     if source.path is not None:
         return 0
-    found = [_from_hub(name, source, role, dry_run=True) for name in RELEASES[source.release].files]
-    return sum(file.file_size or 0 for file in found if not isinstance(file, str) and file.will_download)
+    revision = source.revision or REVISION
+    return sum(missing_bytes(REPOSITORY, name, revision, role) for name in RELEASES[source.release].files)
 
 
 def _problem(row: dict[str, str], where: str) -> Problem:
@@ -183,7 +184,8 @@ def _month(row: dict[str, str], where: str) -> str:
 def _rows(source: ProblemSource, role: str) -> Iterator[tuple[str, dict[str, str]]]:
     """(where, row) one at a time: a line can be tens of megabytes."""
     if source.path is None:
-        files = [Path(_from_hub(name, source, role)) for name in RELEASES[source.release].files]
+        revision = source.revision or REVISION
+        files = [from_hub(REPOSITORY, name, revision, role) for name in RELEASES[source.release].files]
     else:
         files = _local_files(source.path, source.release, role)
     for file in files:
@@ -221,23 +223,3 @@ def _local_files(given: str, release: str, role: str) -> list[Path]:
             f"which release {release} is read from"
         )
     return files
-
-
-def _from_hub(name: str, source: ProblemSource, role: str, dry_run: bool = False) -> Any:
-    """The path of a file of the data set, which is downloaded once; with dry_run what a download would be, where the
-    file is not here."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    what = {"repo_id": REPOSITORY, "filename": name, "repo_type": "dataset", "revision": source.revision or REVISION}
-    try:
-        try:
-            return hf_hub_download(**what, local_files_only=True)
-        except LocalEntryNotFoundError:
-            return hf_hub_download(**what, dry_run=dry_run)
-    except Exception as error:  # whatever network and hub raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise BadInput(
-            f"problems.{role}: cannot get {name} of {REPOSITORY} ({reason}); check the network and the revision, or "
-            "give path: a local copy"
-        ) from None

@@ -1,6 +1,6 @@
 import pytest
 
-from mlx_ssd.grading import extract_code
+from mlx_ssd.grading import extract_code, extract_program
 
 T = "```"
 
@@ -63,3 +63,32 @@ def test_fences_as_models_write_them(opening):
 )
 def test_rules(text, code):
     assert extract_code(text) == code
+
+
+STEM = "import math\n\n\ndef f(x):\n    \"\"\"Twice.\"\"\"\n"
+
+
+@pytest.mark.parametrize(
+    "text, program",
+    [
+        # as a base model goes on, up to where the authors of HumanEval stopped theirs
+        ("    return 2 * x", STEM + "    return 2 * x\n"),
+        ("    return 2 * x\n\n\ndef g():\n    pass", STEM + "    return 2 * x\n\n\n"),
+        ("    return 2 * x\n# so\nprint(f(1))", STEM + "    return 2 * x\n"),
+        ("    if x:\n        # so\n        return 0\n", STEM + "    if x:\n        # so\n        return 0\n\n"),
+        ("<think>\nhm\n</think>    return 2 * x\r\n", STEM + "    return 2 * x\n\n"),
+        # whatever has a fence is a whole program, or none
+        ("```python\ndef f(x): return 2 * x\n```", "import math\ndef f(x): return 2 * x"),
+        ("```python\ndef f(x): return 2 *", "import math\ndef f(x): return 2 *"),
+        ("```cpp\nint x;\n```", None),
+        ("```python\n\n```", None),
+        (" \n", None),
+        ("<think>\n    return 2 * x", None),
+    ],
+)  # fmt: skip
+def test_an_answer_without_a_fence_goes_on_from_the_stem(text, program):
+    assert extract_program(text, "import math", STEM) == program
+
+
+def test_without_a_stem_bare_text_is_no_program():
+    assert extract_program("    return 2 * x", "import math") is None

@@ -1,5 +1,7 @@
+import contextlib
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +109,10 @@ def test_canaries_notice_a_grader_that_always_says_the_same(limits, lie):
     class Liar(Recorder):
         def run(self, code, stdin, limits):
             return replace(self.outcomes[0], value=str(self.outcomes[0].value))
+
+        @contextlib.contextmanager
+        def load(self, code, entry_point, limits):
+            yield SimpleNamespace(call=lambda args: self.outcomes[0])
 
     with pytest.raises(WorkFailed):
         check_canaries(Liar(lie), limits)

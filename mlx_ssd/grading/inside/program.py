@@ -9,12 +9,15 @@ import _signal as signal  # `signal` imports enum: 3 ms of start-up
 import atexit
 import builtins
 import gc
+import itertools
 import marshal
 import os
 import resource
 import sys
 import time
 from _json import encode_basestring_ascii
+
+import wire
 
 LINUX = sys.platform == "linux"
 _exit = os._exit
@@ -67,45 +70,6 @@ def allow_cpu(seconds: float) -> None:
 # ---------------------------------------------------------------- results
 
 
-def encode(value: object) -> str:
-    """JSON of exact types only: a subclass could lie about itself. Objects of the wire are tagged:
-    {"dict": [[key, value], …]} and {"int": hexadecimal} for integers too long for decimal digits."""
-    kind = type(value)
-    if value is None:
-        return "null"
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is int:
-        return int.__repr__(value) if value.bit_length() < 10_000 else '{"int": "%x"}' % value
-    if kind is float:
-        return {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(
-            float.__repr__(value)
-        ) or float.__repr__(value)
-    if kind is str:
-        return encode_basestring_ascii(value)
-    if kind is list or kind is tuple:
-        return "[" + ",".join([encode(item) for item in value]) + "]"
-    if kind is dict:
-        pairs = {spell_key(key): encode(item) for key, item in value.items()}
-        if len(pairs) == len(value):
-            items = ",".join([f"[{encode_basestring_ascii(key)},{item}]" for key, item in pairs.items()])
-            return '{"dict": [' + items + "]}"
-    raise NotJson(kind.__name__)
-
-
-def spell_key(key: object) -> str:
-    """As json.dumps would spell it."""
-    if type(key) is str:
-        return key
-    if type(key) in (int, float, bool, type(None)):
-        return encode(key)
-    raise NotJson(f"a dict with a {type(key).__name__} as a key")
-
-
-class NotJson(Exception):
-    pass
-
-
 class Results:
     def __init__(self, fd: int, nonce: str):
         self.fd, self.nonce = fd, nonce
@@ -125,13 +89,14 @@ class Results:
         while view:
             view = view[os.write(self.fd, view) :]
 
-    def send_failure(self, error: BaseException) -> None:
+    def send_failure(self, error: BaseException, step: str = '"load"') -> None:
         if isinstance(error, MemoryError):
             self.write(self.out_of_memory)
-        elif isinstance(error, NotJson):
-            self.send('{"failed": "not_json", "detail": %s}' % encode_basestring_ascii(f"returned {error}"))
-        else:
-            self.send('{"failed": "error", "detail": %s}' % encode_basestring_ascii(summary(error)))
+            return
+        kind, detail = "error", summary(error)
+        if isinstance(error, wire.NotCarried):
+            kind, detail = "not_json", f"returned {error}"
+        self.send('{"step": %s, "failed": "%s", "detail": %s}' % (step, kind, encode_basestring_ascii(detail)))
 
 
 def summary(error: BaseException) -> str:
@@ -228,20 +193,21 @@ def flush() -> bool:
 
 
 def run_calls(job: dict, results: Results) -> None:
-    """Named `solution`, so that what stands under a main guard does not run."""
+    """Named `solution`, so that what stands under a main guard does not run. Goes on after an exception of a call."""
     namespace = new_module("solution")
     try:
         allow_cpu(job["limits"]["cpu_seconds"])
         exec(compile(job["code"], "<program>", "exec", dont_inherit=True), namespace)
         find_function(namespace, job["entry_point"])
         results.send('{"step": "loaded"}')
-        index = 0
-        while True:
+        for step in itertools.count():
             arguments = read_message(results.fd)
             allow_cpu(job["limits"]["cpu_seconds"])
-            value = find_function(namespace, job["entry_point"])(*arguments)
-            results.send('{"step": %d, "value": %s}' % (index, encode(value)))
-            index += 1
+            try:
+                value = find_function(namespace, job["entry_point"])(*arguments)
+                results.send('{"step": %d, "value": %s}' % (step, wire.encode(value)))
+            except BaseException as error:
+                results.send_failure(error, str(step))
     except BaseException as error:
         results.send_failure(error)
     _exit(0)

@@ -6,6 +6,7 @@ MARK is not read: in the command line of the process, which its forks share, it 
 import os
 import sys
 
+# For `inside` and `wire`, of which the interpreter knows nothing else of mlx_ssd.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from inside.template import main  # noqa: E402
 

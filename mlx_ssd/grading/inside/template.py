@@ -70,7 +70,8 @@ class Template:
         gc.freeze()  # a fork's collector would otherwise write to all of it
         sys.argv[:] = ["program.py"]
         sys.set_int_max_str_digits(0)
-        granted = {"namespaces": self.spaces, "root": self.root, "uid": self.uid, "landlock": self.landlock}
+        granted = {"namespaces": self.spaces, "root": self.root, "own_uid": self.uid is not None}
+        granted |= {"landlock": self.landlock}
         channel.sendall(marshal.dumps(granted | {"address_space": program.limits_address_space()}))
 
     def shut_in(self, setup: dict) -> None:

@@ -1,0 +1,66 @@
+"""From the text of an answer to its verdict: the program or the number in it, against the tests of its problem."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
+
+from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading.answers import extract_answer
+from mlx_ssd.grading.cache import GradeCache
+from mlx_ssd.grading.extract import extract_program
+from mlx_ssd.grading.grade import check_canaries, grade, grade_many
+from mlx_ssd.grading.process import ProcessSandbox
+from mlx_ssd.grading.sandbox import Limits
+from mlx_ssd.grading.verdict import Verdict
+from mlx_ssd.records import Problem
+
+HARNESS_ERRORS_ALLOWED = 0.01  # of the answers; more means that the grader, not the programs, is broken
+
+Answer = tuple[Hashable, Problem, str]
+"""(key, problem, text as the model wrote it)"""
+
+
+def what_is_graded(problem: Problem, text: str) -> str | None:
+    """The whole program that `text` comes to, or the number where the tests ask for one; None where there is none."""
+    if _asks_for_a_number(problem):
+        return extract_answer(text)
+    return extract_program(text, problem.preamble, problem.stem)
+
+
+def _asks_for_a_number(problem: Problem) -> bool:
+    return bool(problem.tests) and "answer" in problem.tests[0]
+
+
+def grade_answers(
+    answers: Sequence[Answer], limits: Limits, workers: int, sandbox: ProcessSandbox | None = None, reuse: bool = True
+) -> Iterator[tuple[Hashable, Verdict]]:
+    """(key, verdict) of each answer, `workers` programs at a time; those known without running come first.
+
+    A problem without tests gives `ungraded`, or `no_code`. `reuse`: take verdicts of the same program, tests and
+    limits from earlier gradings on this machine (`GradeCache`). Raises WorkFailed when the grader is not to be
+    trusted: canaries that come out wrong, or more than 1 % harness errors.
+    """
+    sandbox = sandbox or ProcessSandbox()
+    items = []
+    for key, problem, text in answers:
+        given = what_is_graded(problem, text)
+        if not problem.tests:
+            yield key, Verdict("no_code" if given is None else "ungraded")
+        elif _asks_for_a_number(problem):
+            yield key, grade(given, None, problem.tests, limits, sandbox)  # nothing is run
+        else:
+            items.append((key, given, problem.entry_point, problem.tests))
+    if not items:
+        return
+    check_canaries(sandbox, limits)
+    broken = 0
+    with GradeCache(limits, sandbox.mechanisms()) if reuse else nullcontext() as known:
+        for key, verdict in grade_many(items, limits, sandbox, workers, known):
+            broken += verdict.verdict == "harness_error"
+            if broken > HARNESS_ERRORS_ALLOWED * len(answers):
+                raise WorkFailed(
+                    f"grading was stopped: {broken} programs could not be run as they should "
+                    f"({verdict.detail}); this says nothing about the programs"
+                )
+            yield key, verdict
