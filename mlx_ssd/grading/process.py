@@ -75,7 +75,7 @@ class ProcessSandbox:
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
         try:
             with self._run({"code": code}, limits, stdin.encode("utf-8", "surrogateescape")) as running:
-                event, payload = running.wait(time.monotonic() + limits.wall_seconds)
+                event, payload = running.wait()
                 if event == "ended" and payload.status == 0 and payload.started:
                     output = running.output()
                     if output is not None:
@@ -175,11 +175,11 @@ class Session:
         self._calls += 1
         running.send(args)
         if index == 0:
-            event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
+            event, payload = running.wait()
             if event != "line" or payload.get("step") != "loaded":
                 self._ended = running.failure(event, payload)
                 return self._ended
-        event, payload = running.wait(time.monotonic() + self._limits.wall_seconds)
+        event, payload = running.wait(time.monotonic())
         ours = event == "line" and payload.get("step") == index
         if ours and "value" in payload:
             return Outcome("ok", payload["value"])

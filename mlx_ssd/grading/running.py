@@ -14,7 +14,7 @@ from dataclasses import asdict
 from mlx_ssd.grading import wire
 from mlx_ssd.grading.files import file_of
 from mlx_ssd.grading.sandbox import Limits, Outcome
-from mlx_ssd.grading.templates import End, Template
+from mlx_ssd.grading.templates import START_SECONDS, End, Template
 
 POLL_SECONDS = 0.05  # between looks at the memory, where the system cannot limit it
 
@@ -49,6 +49,7 @@ class Running:
                     self._printed = file_of(b"")
                     stack.callback(os.close, self._printed)
                     streams.append(self._printed)
+                self._asked = time.monotonic()
                 template.begin(home, [*streams, theirs.fileno()])
                 stack.callback(self.kill)
             self._poll.register(template, select.POLLIN)
@@ -82,18 +83,21 @@ class Running:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self._socket)
 
-    def wait(self, deadline: float) -> tuple[str, object]:
+    def wait(self, since: float | None = None) -> tuple[str, object]:
         """What comes first: ("line", claim of the program), ("ended", End), ("flood", None), ("memory", None),
-        ("expired", None)."""
-        watch_memory = not self._template.granted["address_space"]
+        ("expired", None): wall_seconds after `since`, or after the program began, be that late."""
+        wall, watch_memory = self._limits.wall_seconds, not self._template.granted["address_space"]
         self._received = 0
         while not self._lines:
             if self._end is not None:
                 return "ended", self._end
-            left = deadline - time.monotonic()
+            begun = self._template.began() if since is None else since
+            left = (begun + wall if begun else self._asked + START_SECONDS) - time.monotonic()
             if left <= 0:
                 return "expired", None
-            ready = dict(self._poll.poll(1000 * (min(left, POLL_SECONDS) if watch_memory else left) + 1))
+            if watch_memory or not begun:
+                left = min(left, POLL_SECONDS if watch_memory else wall)
+            ready = dict(self._poll.poll(1000 * left + 1))
             events = ready.get(self._socket.fileno(), 0)
             if events & select.POLLOUT:
                 self._send_more()

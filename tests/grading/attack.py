@@ -1,6 +1,6 @@
 """Runs the hostile programs and looks from outside whether each came to what it meant.
 
-    python tests/grading/attack.py LEVEL        prints {"level", "landlock", "found": as of attack_all}
+    python tests/grading/attack.py LEVEL        prints what `report` gives
 
 Run by test_hostile.py, also as another user; needs nothing but the standard library.
 """
@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -164,9 +165,46 @@ def level_of(name: str) -> tuple[str, int]:
     return sandbox.level(), sandbox.mechanisms().get("landlock", 0)
 
 
+def report(name: str) -> dict:
+    """"level": what this machine gives where that level is asked for; "found" only where it is the one."""
+    level, landlock = level_of(name)
+    given = {"level": level, "landlock": landlock}
+    if level == name.removesuffix(", cold").removesuffix(" alone"):
+        given["found"] = attack_all(name)
+    return given
+
+
+@contextlib.contextmanager
+def as_an_ordinary_user():
+    """A function like `report` that runs as uid 65534, for root; None where no Python can be run by that user."""
+    other = {"user": 65534, "group": 65534, "extra_groups": [], "env": {}, "cwd": "/", "capture_output": True}
+    with contextlib.ExitStack() as stack:
+        python = _python_of_all(other)
+        if python is None:
+            yield None
+            return
+        top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attack-", dir="/tmp")))
+        top.chmod(0o755)
+        here = Path(__file__).parent
+        for source in (here.parents[1] / "mlx_ssd", here):
+            target = top / source.relative_to(here.parents[1])
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+        def report_of_other(name: str) -> dict:
+            command = [python, "-B", str(top / "tests" / "grading" / "attack.py"), name]
+            return json.loads(subprocess.run(command, check=True, **other).stdout)
+
+        yield report_of_other
+
+
+def _python_of_all(other: dict) -> str | None:
+    check = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for python in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
+        with contextlib.suppress(OSError):
+            if subprocess.run([python, "-c", check], **other).returncode == 0:
+                return python
+    return None
+
+
 if __name__ == "__main__":
-    given, landlock = level_of(sys.argv[1])
-    report = {"level": given, "landlock": landlock}
-    if given == sys.argv[1].removesuffix(", cold").removesuffix(" alone"):
-        report["found"] = attack_all(sys.argv[1])
-    print(json.dumps(report))
+    print(json.dumps(report(sys.argv[1])))

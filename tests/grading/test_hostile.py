@@ -4,24 +4,18 @@ The programs stand in hostile.py, how they are run and looked at in attack.py. E
 machine offers, as a function and as a script; as the user of this session and, by root, as an ordinary one.
 """
 
-import contextlib
 import json
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from attack import GOOD, LEVELS, attack_all, level_of, must_hold
+from attack import GOOD, LEVELS, as_an_ordinary_user, attack_all, level_of, must_hold
 from hostile import EXPECTED, HOSTILE
 
+from benchmarks.hostile import RESULTS, table
 from mlx_ssd.grading import check_canaries, grade
 from mlx_ssd.grading.probe import programs_running
 
-HERE = Path(__file__).parent
-AS_NOBODY = {"user": 65534, "group": 65534, "extra_groups": [], "env": {}, "cwd": "/"}
 BY_NAME = {hostile.name: hostile for hostile in HOSTILE}
 
 
@@ -41,10 +35,10 @@ def test_there_are_enough():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_hostile(level):
+    cold = level.endswith("cold")  # an interpreter for each program: slow, and the same from there on
     given, landlock = level_of(level)
     if given != level.removesuffix(", cold").removesuffix(" alone"):
         pytest.skip(f"this machine gives level {given}")
-    cold = level.endswith("cold")  # an interpreter for each program: slow, and the same from there on
     found = attack_all(level, HOSTILE[::4] if cold else HOSTILE)
     assert_held(level, landlock, found)
     if level == "limits":  # the control: attacks work where nothing holds them, so the test can fail
@@ -52,38 +46,27 @@ def test_hostile(level):
 
 
 @pytest.fixture(scope="module")
-def world_readable(tmp_path_factory):
-    """What another user needs to run the attacks: an interpreter that it may execute, and the sources."""
+def report_of_other():
     if os.getuid() != 0:
         pytest.skip("the session is an ordinary user's already")
-    interpreters = [os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"]
-    check = "import sys; sys.exit(sys.version_info < (3, 11))"
-    for python in interpreters:
-        with contextlib.suppress(OSError):
-            if subprocess.run([python, "-c", check], **AS_NOBODY).returncode == 0:
-                break
-    else:
-        pytest.skip("no Python from 3.11 on that an ordinary user can run")
-    top = Path("/tmp/mlx-ssd-attack-%d" % os.getpid())  # pytest's own directories are closed to others
-    ignore = shutil.ignore_patterns("__pycache__")
-    try:
-        shutil.copytree(HERE.parents[1] / "mlx_ssd", top / "mlx_ssd", ignore=ignore)
-        shutil.copytree(HERE, top / "tests" / "grading", ignore=ignore)
-        yield python, top / "tests" / "grading" / "attack.py"
-    finally:
-        shutil.rmtree(top)
+    with as_an_ordinary_user() as report:
+        if report is None:
+            pytest.skip("no Python from 3.11 on that an ordinary user can run")
+        yield report
 
 
 @pytest.mark.parametrize("level", ["namespaces", "landlock", "limits"])
-def test_hostile_as_an_ordinary_user(level, world_readable):
-    python, script = world_readable
-    command = [python, "-B", str(script), level]
-    done = subprocess.run(command, capture_output=True, text=True, **AS_NOBODY)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+def test_hostile_as_an_ordinary_user(level, report_of_other):
+    report = report_of_other(level)
     if "found" not in report:
         pytest.skip(f"an ordinary user gets level {report['level']} here")
     assert_held(level, report["landlock"], report["found"])
+
+
+def test_the_documented_table_is_of_these_programs():
+    results = json.loads(RESULTS.read_text())
+    assert [row["name"] for row in results["rows"]] == list(BY_NAME)
+    assert table(results) in (RESULTS.parents[2] / "docs" / "sandbox.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ When the grader dies the socket to it closes, and everything here ends.
 
 import _signal as signal  # `signal` imports enum: 3 ms of start-up
 import _socket
+import _struct
 import gc
 import marshal
 import mmap
 import os
 import select
 import sys
+import time
 
 LINUX = sys.platform == "linux"
 if LINUX:
@@ -40,18 +42,20 @@ RESULTS = 3  # descriptor of the program's socket, in the program
 DESCRIPTORS = _socket.CMSG_SPACE(3 * 4)
 
 
-def main(fd: int) -> None:
+def main(fd: int, clock: int) -> None:
     os.environ.pop("LD_BIND_NOW", None)
+    while os.dup(0) <= RESULTS:  # keeps those numbers for programs: what opens the clock duplicates its descriptor
+        pass
     channel = _socket.socket(fileno=fd)
     setup = marshal.loads(channel.recv(MESSAGE))
     if setup["warm"]:
         for name in COMMON:
             __import__(name)
-    Template(channel, setup).serve()
+    Template(channel, mmap.mmap(clock, 8), setup).serve()
 
 
 class Template:
-    def __init__(self, channel, setup: dict):
+    def __init__(self, channel, clock, setup: dict):
         self.channel, self.readable = channel, setup["readable"]
         self.spaces, self.root, self.uid = [], False, None  # uid: what the program becomes
         if LINUX:
@@ -59,7 +63,7 @@ class Template:
         self.landlock, self.rules = 0, -1
         if LINUX and setup["landlock"]:
             self.landlock, self.rules = linux.make_ruleset(self.readable, linux.BOX)
-        self.started = mmap.mmap(-1, 1)  # shared with the fork, until the program begins
+        self.clock = clock  # shared with the grader: when the program began, by time.monotonic(), or 0
         self.null = os.open(os.devnull, os.O_RDWR)
         self.wake, wake = os.pipe()
         for end in (self.wake, wake):
@@ -111,7 +115,7 @@ class Template:
         if self.root:
             home = linux.HOME
             linux.mount_home(os.getuid() if self.uid is None else self.uid)
-        self.started[0] = 0
+        self.clock[:] = bytes(8)
         try:
             pid = self.fork(home, fds)
             status, seconds = self.watch(pid)
@@ -123,7 +127,7 @@ class Template:
             os.close(fd)
         if self.root:
             linux.unmount_home()
-        return b"%d %.3f %d\n" % (status, seconds, self.started[0])
+        return b"%d %.3f %d\n" % (status, seconds, self.clock[:] != bytes(8))
 
     def fork(self, home: str, fds: list[int]) -> int:
         if self.spaces:
@@ -179,8 +183,8 @@ class Template:
                 self.give_up(home)
             os.closerange(RESULTS + 1, 64)
             program.set_limits(job["limits"], self.processes(job["limits"]["processes"]))
-            self.started[0] = 1
-            self.started.close()
+            self.clock[:] = _struct.pack("d", time.monotonic())
+            self.clock.close()
         except BaseException as error:
             os.write(RESULTS, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
