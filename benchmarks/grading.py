@@ -59,9 +59,9 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
     common |= ProcessSandbox().mechanisms() | journal.provenance("grading")
     if "tests" in (options.experiment or ["tests"]):
         for number in range(options.rounds):
-            turns = [lambda: _ours(options.tests, options.workers), lambda: _fresh(options.tests // 10, options.workers)]
-            for take in turns if number % 2 == 0 else reversed(turns):
-                yield {"experiment": "tests", "round": number, **take(), **common}
+            turns = [(_ours, options.tests), (_fresh, max(1, options.tests // 10))]
+            for take, tests in turns if number % 2 == 0 else reversed(turns):
+                yield {"experiment": "tests", "round": number, **take(tests, options.workers), **common}
     if "endless" in (options.experiment or ["endless"]):
         yield {"experiment": "endless", "round": 0, **_endless(options.programs, options.workers), **common}
 

@@ -45,7 +45,7 @@ def measure() -> dict[str, Any]:
     return {
         "command": "python -m benchmarks.hostile",
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "machine": f"{platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "landlock": report("landlock")["landlock"],
         "rows": rows,
     }

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-
 from dataclasses import dataclass
 
 from mlx_ssd.grading.files import file_of, remove_tree

@@ -1,8 +1,11 @@
 """Programs that mean harm, as data: what each does and what must not come of it.
 
-`@secret@`, `@outside@`, `@tcp@`, `@udp@`, `@unix@`, `@abstract@`, `@victim@`, `@grader@`, `@key@` and `@fifo@` stand for
-what attack.py puts in their way: a file and its directory, listeners, a process of the same user, a System V key.
+`@secret@`, `@outside@`, `@tcp@`, `@udp@`, `@unix@`, `@abstract@`, `@victim@`, `@grader@`, `@key@` and `@homes@` stand
+for what attack.py puts in their way: a file and its directory, listeners, a process of the same user, a System V key.
+A program that prints `@expected@` says that it got what it was after.
 """
+
+# ruff: noqa: E501  (a program on one line is easier to compare with the next)
 
 from dataclasses import dataclass
 

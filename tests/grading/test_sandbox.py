@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from mlx_ssd.grading import Limits, ProcessSandbox, process
+from mlx_ssd.grading.files import remove_tree
 from mlx_ssd.grading.macos import sandbox_exec
 from mlx_ssd.grading.probe import programs_running
-from mlx_ssd.grading.files import remove_tree
 
 
 def returned(sandbox, limits, expression, setup=""):

@@ -5,7 +5,6 @@ bytes; never what is expected. Results go back as lines `NONCE JSON`. A hostile 
 to claim a value that it could as well have returned; so the grader takes every line as a claim by the program.
 """
 
-import _signal as signal  # `signal` imports enum: 3 ms of start-up
 import atexit
 import builtins
 import gc

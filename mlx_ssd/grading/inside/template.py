@@ -26,10 +26,11 @@ import select
 import sys
 import time
 
+from inside import program
+
 LINUX = sys.platform == "linux"
 if LINUX:
     from inside import linux
-from inside import program
 
 # Each page of theirs makes a fork dearer, so only what many programs import. Not `random`, which seeds itself anew
 # after each fork, nor `threading`: what it does then takes a millisecond.
