@@ -136,8 +136,11 @@ class ProcessSandbox:
 
     def _take(self) -> Template:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                template = self._idle.pop()
+                if template.alive():
+                    return template
+                template.close()
             self._started += 1
             number = self._started
         setup = {

@@ -74,6 +74,9 @@ class Template:
     def pid(self) -> int:
         return self._process.pid
 
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

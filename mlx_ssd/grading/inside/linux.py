@@ -73,6 +73,17 @@ def enter_namespaces(spare: int) -> list[str]:
             os.waitpid(helper, 0)
 
 
+def namespaces_work(spare: int) -> bool:
+    """Tried by a fork, since there is no way back from one that was entered and cannot be used."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if enter_namespaces(spare) else 1)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def map_ids(process: int | str, users: str, groups: str) -> None:
     for name, text in (("uid_map", users), ("gid_map", groups)):
         fd = os.open(f"/proc/{process}/{name}", os.O_WRONLY)

@@ -83,7 +83,8 @@ class Template:
         # No death signal from the grader: it would come with the end of the thread that started us.
         linux.libc.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         linux.libc.prctl(linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        self.spaces = linux.enter_namespaces(setup["uid"]) if setup["namespaces"] else []
+        if setup["namespaces"] and linux.namespaces_work(setup["uid"]):
+            self.spaces = linux.enter_namespaces(setup["uid"])
         if not self.spaces:
             return
         if pid := os.fork():
