@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -236,6 +237,36 @@ def wait_for(condition, seconds=20):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_the_end_of_a_script_is_that_of_an_interpreter(sandbox, limits):
+    code = """
+import atexit, threading, time
+class A:
+    def __del__(self): print('finalized')
+atexit.register(print, 'atexit')
+ended = threading.Event()
+threading.Thread(target=lambda: (ended.wait(), time.sleep(0.1), print('thread'))).start()
+cycle = A()
+cycle.itself = cycle
+plain = A()
+print('end')
+ended.set()
+"""
+    assert sandbox.run(code, "", limits).value == "end\nthread\natexit\nfinalized\nfinalized\n"
+
+
+def test_programs_draw_different_numbers(sandbox, limits):
+    assert len({sandbox.run("import random\nprint(random.random())", "", limits).value for _ in range(3)}) == 3
+
+
+def test_an_idle_template_that_was_killed_is_not_used(limits):
+    sandbox = ProcessSandbox()
+    for _ in range(2):
+        assert sandbox.run("print(1)", "", limits).value == "1\n"
+        for template in sandbox._idle:
+            os.kill(template.pid, signal.SIGKILL)
+            wait_for(lambda template=template: not template.alive())
 
 
 def test_a_sandbox_that_does_not_start_is_a_harness_error(limits, monkeypatch):
