@@ -72,8 +72,9 @@ def _cell(by_user: dict[str, str | None]) -> str:
     """What came of it: None not run, "" nothing."""
     if None in by_user.values():
         return "not run"
-    # A busy machine makes all take longer: that is for the tests to judge, on one that is not.
-    reached = [user for user, harm in by_user.items() if [h for h in harm.split(", ") if h and h[:5] != "took "]]
+    # How long it took, and whether it was graded at all, is for the tests to judge, on a machine that is not busy.
+    apart = ("took ", "harness_error")
+    reached = [user for user, harm in by_user.items() if [h for h in harm.split(", ") if h and not h.startswith(apart)]]
     if not reached:
         return "held"
     return "**through**" if len(reached) == len(by_user) else f"**through**, as {' '.join(reached)}"

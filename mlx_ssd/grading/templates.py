@@ -40,7 +40,7 @@ class Template:
         self.reusable = home is None
         ours, theirs = socket.socketpair()
         clock = file_of(bytes(8))
-        self._clock = mmap.mmap(clock, 8, prot=mmap.PROT_READ)
+        self._clock = mmap.mmap(clock, 8)
         stream = file_of(b"")  # of the kind that programs get: the interpreter's streams are made once
         try:
             self._process = subprocess.Popen(
@@ -82,6 +82,7 @@ class Template:
 
     def begin(self, home: str, fds: list[int]) -> None:
         """Forks a program with these as standard input, standard output and socket, or with a socket only."""
+        self._clock[:] = bytes(8)  # here and not there: it must not show the program before, even for a moment
         try:
             socket.send_fds(self._socket, [b"r" + os.fsencode(home)], fds)
         except OSError as error:

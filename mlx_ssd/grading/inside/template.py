@@ -117,7 +117,6 @@ class Template:
         if self.root:
             home = linux.HOME
             linux.mount_home(os.getuid() if self.uid is None else self.uid)
-        self.clock[:] = bytes(8)
         try:
             pid = self.fork(home, fds)
             status, seconds = self.watch(pid)
