@@ -260,6 +260,14 @@ def test_programs_draw_different_numbers(sandbox, limits):
     assert len({sandbox.run("import random\nprint(random.random())", "", limits).value for _ in range(3)}) == 3
 
 
+def test_the_clock_begins_with_the_program(limits):
+    """Not with the one before, which the template shows until the next begins."""
+    sandbox, limits = ProcessSandbox(), replace(limits, wall_seconds=1.0)
+    for _ in range(2):
+        assert sandbox.run("print(1)", "", limits).value == "1\n"
+        time.sleep(1.1)
+
+
 def test_an_idle_template_that_was_killed_is_not_used(limits):
     sandbox = ProcessSandbox()
     for _ in range(2):
