@@ -119,6 +119,8 @@ os.wait()""",
         "child that writes later",
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    open('@outside@/late', 'w')",
         "a file written outside",
+        landlock=1,
+        limits=False,
     ),
     Hostile(
         "fork bomb",
