@@ -93,11 +93,11 @@ class Running:
                 return "ended", self._end
             begun = self._template.began() if since is None else since
             left = (begun + wall if begun else self._asked + START_SECONDS) - time.monotonic()
-            if left <= 0:
-                return "expired", None
             if watch_memory or not begun:
                 left = min(left, POLL_SECONDS if watch_memory else wall)
-            ready = dict(self._poll.poll(1000 * left + 1))
+            ready = dict(self._poll.poll(1000 * left + 1 if left > 0 else 0))  # we may come late to what came in time
+            if left <= 0 and not ready:
+                return "expired", None
             events = ready.get(self._socket.fileno(), 0)
             if events & select.POLLOUT:
                 self._send_more()
