@@ -182,6 +182,8 @@ class Evaluation(Section):
     memory_gb: float | None = Field(None, gt=0)
     limits: Limits = Limits()
     workers: int = Field(2, ge=1)  # programs graded side by side
+    # How programs must be shut in, at least, for grading to begin (docs/sandbox.md); any: as well as the machine can.
+    sandbox: Literal["any", "landlock", "namespaces"] = "any"
     reuse_grades: bool = True  # of the same program, tests and limits in other runs on this machine
     bootstrap_resamples: int = Field(10_000, ge=100)
 

@@ -94,7 +94,7 @@ class GradeCache:
 def _source() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(here.glob("*.py")):
+    for path in sorted(here.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -6,7 +6,9 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from mlx_ssd.grading.sandbox import Limits, Sandbox
 
@@ -29,7 +31,7 @@ def probe(sandbox: Sandbox) -> dict:
             "files_written": _files_written(sandbox, outside),
             "files_read": _files_read(sandbox, outside),
             "network": _network(sandbox),
-            "processes": _processes(sandbox),
+            "processes": _number_of_processes(sandbox),
             "descendants": _descendants(sandbox),
         }
 
@@ -78,7 +80,7 @@ def _network(sandbox: Sandbox) -> bool:
     return True
 
 
-def _processes(sandbox: Sandbox) -> bool:
+def _number_of_processes(sandbox: Sandbox) -> bool:
     code = """
 import os, time
 made = 0
@@ -105,19 +107,46 @@ if os.fork() == 0:
         time.sleep(30)
     os._exit(0)
 os.wait()
-print(os.getcwd())
+print('left')
 """
-    home = _run(sandbox, code).value
-    return home is not None and home.strip() not in running_homes()
+    before = programs_running(os.getpid())
+    return _run(sandbox, code).value == "left\n" and not programs_running(os.getpid()) - before
 
 
-def running_homes() -> set[str]:
-    """HOME of every running process that this user may look into. A sandboxed program and its descendants
-    are known by theirs: the directory that it was given."""
-    import psutil
+def programs_running(grader: int) -> set[int]:
+    """Processes of programs, and of what they started, of sandboxes of the process `grader`.
 
-    homes = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            homes.add(process.environ().get("HOME", ""))
-    return homes
+    They are known by the mark in their command line, which a fork shares with its template. Templates are not
+    counted: children of the grader and, where there is a process namespace, process 1 in it.
+    """
+    marked = {}
+    for pid, parent, command in _processes():
+        if any(word.startswith(f"mlx-ssd-{grader}-") for word in command):
+            marked[pid] = parent, _namespace(pid)
+    keepers = {pid for pid, (parent, _) in marked.items() if parent == grader}
+    inner = {pid for pid, (parent, space) in marked.items() if parent in keepers and space != marked[parent][1]}
+    return marked.keys() - keepers - inner
+
+
+def _processes() -> Iterator[tuple[int, int, list[str]]]:
+    """(pid, parent, command line) of each."""
+    if sys.platform != "linux":
+        import psutil
+
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                yield process.pid, process.ppid(), process.cmdline()
+        return
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{name}/cmdline").read_bytes()
+                stat = Path(f"/proc/{name}/stat").read_text(errors="replace")
+                yield int(name), int(stat.rpartition(")")[2].split()[1]), command.decode("utf-8", "replace").split("\0")
+
+
+def _namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:  # of another user, or no /proc
+        return None

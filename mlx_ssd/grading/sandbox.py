@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+Level = Literal["namespaces", "landlock", "limits", "seatbelt"]
+"""What shuts a program in beside its limits, see docs/sandbox.md."""
+
 
 @dataclass(frozen=True)
 class Limits:

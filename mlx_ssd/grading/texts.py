@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.grading.answers import extract_answer
@@ -13,11 +14,13 @@ from mlx_ssd.grading.grade import check_canaries, grade, grade_many
 from mlx_ssd.grading.process import ProcessSandbox
 from mlx_ssd.grading.sandbox import Limits
 from mlx_ssd.grading.verdict import Verdict
-from mlx_ssd.records import Problem
+
+if TYPE_CHECKING:
+    from mlx_ssd.records import Problem
 
 HARNESS_ERRORS_ALLOWED = 0.01  # of the answers; more means that the grader, not the programs, is broken
 
-Answer = tuple[Hashable, Problem, str]
+Answer = tuple[Hashable, "Problem", str]
 """(key, problem, text as the model wrote it)"""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlx_ssd import models
 from mlx_ssd.errors import BadInput
+from mlx_ssd.grading.levels import check_level
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import identity, read_problems
 from mlx_ssd.recipe import ProblemSource, Recipe
@@ -41,6 +42,7 @@ def settings(recipe: Recipe) -> dict:
 
 
 def check(recipe: Recipe) -> None:
+    check_level(recipe.evaluate.sandbox)
     if recipe.problems.test.source == "rstar_coder":
         return  # looked at when it is there
     tests = read_problems(recipe.problems.test, "test")

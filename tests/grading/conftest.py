@@ -1,12 +1,15 @@
+import os
 import tempfile
 
 import pytest
 
 from mlx_ssd.grading import Limits, ProcessSandbox
-from mlx_ssd.grading.probe import running_homes
+from mlx_ssd.grading.probe import programs_running
 
 VARIANTS = {
     "whole": {},
+    "cold": {"warm": False},
+    "no-landlock": {"landlock": False},
     "no-namespaces": {"namespaces": False},
     "bare": {"namespaces": False, "landlock": False},
 }
@@ -22,17 +25,17 @@ def sandboxes():
     return {name: ProcessSandbox(**options) for name, options in VARIANTS.items()}
 
 
-@pytest.fixture(params=["whole", "bare"])  # the two ends of what a machine may offer
+@pytest.fixture(params=["whole", "cold", "bare"])  # the two ends of what a machine may offer, and a fresh interpreter
 def sandbox(request, sandboxes):
     return sandboxes[request.param]
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path, monkeypatch):
-    """After every test: no directory of a program, and no process that was given one."""
+    """After every test: no directory of a program, and no process of one."""
     homes = tmp_path / "homes"
     homes.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(homes))
     yield
     assert list(homes.iterdir()) == []
-    assert not [home for home in running_homes() if home.startswith(str(homes))]
+    assert not programs_running(os.getpid())

@@ -3,18 +3,18 @@
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from mlx_ssd.grading import Limits, ProcessSandbox
+from mlx_ssd.grading import Limits, ProcessSandbox, process
+from mlx_ssd.grading.files import remove_tree
 from mlx_ssd.grading.macos import sandbox_exec
-from mlx_ssd.grading.probe import running_homes
-from mlx_ssd.grading.process import CHILD, remove_tree
+from mlx_ssd.grading.probe import programs_running
 
 
 def returned(sandbox, limits, expression, setup=""):
@@ -212,30 +212,69 @@ def test_closing_the_iterator_ends_the_program(sandbox, limits):
     assert time.monotonic() - started < 1.5
 
 
-def test_the_program_dies_with_the_grader(tmp_path):
-    """The grader itself is killed while a program runs."""
+@pytest.mark.parametrize("options", [{}, {"warm": False}, {"namespaces": False}])
+def test_the_program_dies_with_the_grader(options, tmp_path):
+    """The grader itself is killed while a program runs, and its template with it."""
     code = (
         "from mlx_ssd.grading import *\n"
-        "ProcessSandbox(namespaces=%r).run('import time; time.sleep(60)', '', Limits(60, 60, 256, 64, 4))"
+        f"ProcessSandbox(**{options!r}).run('import time; time.sleep(60)', '', Limits(60, 60, 256, 64, 4))"
     )
-    homes = str(tmp_path / "homes")
-    for namespaces in (True, False):
-        environment = os.environ | {"TMPDIR": homes, "PYTHONPATH": os.pathsep.join(sys.path)}
-        grader = subprocess.Popen([sys.executable, "-c", code % namespaces], env=environment)
-        wait_for(lambda: any(home.startswith(homes) for home in running_homes()))
-        time.sleep(0.3)
-        grader.kill()
-        grader.wait()
-        wait_for(lambda: not any(home.startswith(homes) for home in running_homes() if home))
-    for home in Path(homes).iterdir():
+    homes = tmp_path / "of the killed"
+    homes.mkdir()
+    environment = os.environ | {"TMPDIR": str(homes), "PYTHONPATH": os.pathsep.join(sys.path)}
+    grader = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    wait_for(lambda: programs_running(grader.pid))
+    time.sleep(0.3)
+    grader.kill()
+    grader.wait()
+    wait_for(lambda: not programs_running(grader.pid))
+    for home in homes.iterdir():
         remove_tree(str(home))
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.1)
+
+
+def test_the_end_of_a_script_is_that_of_an_interpreter(sandbox, limits):
+    code = """
+import atexit, threading, time
+class A:
+    def __del__(self): print('finalized')
+atexit.register(print, 'atexit')
+ended = threading.Event()
+threading.Thread(target=lambda: (ended.wait(), time.sleep(0.1), print('thread'))).start()
+cycle = A()
+cycle.itself = cycle
+plain = A()
+print('end')
+ended.set()
+"""
+    assert sandbox.run(code, "", limits).value == "end\nthread\natexit\nfinalized\nfinalized\n"
+
+
+def test_programs_draw_different_numbers(sandbox, limits):
+    assert len({sandbox.run("import random\nprint(random.random())", "", limits).value for _ in range(3)}) == 3
+
+
+def test_the_clock_begins_with_the_program(limits):
+    """Not with the one before, which the template shows until the next begins."""
+    sandbox, limits = ProcessSandbox(), replace(limits, wall_seconds=1.0)
+    for _ in range(2):
+        assert sandbox.run("print(1)", "", limits).value == "1\n"
+        time.sleep(1.1)
+
+
+def test_an_idle_template_that_was_killed_is_not_used(limits):
+    sandbox = ProcessSandbox()
+    for _ in range(2):
+        assert sandbox.run("print(1)", "", limits).value == "1\n"
+        for template in sandbox._idle:
+            os.kill(template.pid, signal.SIGKILL)
+            wait_for(lambda template=template: not template.alive())
 
 
 def test_a_sandbox_that_does_not_start_is_a_harness_error(limits, monkeypatch):
@@ -250,12 +289,11 @@ def test_a_sandbox_that_does_not_start_is_a_harness_error(limits, monkeypatch):
 def test_describe_is_found_by_trying(sandboxes):
     whole, bare = sandboxes["whole"].describe(), sandboxes["bare"].describe()
     for found in (whole, bare):
-        assert found["works"] and found["time"] and found["memory"] and found["output"]
+        assert found["works"] and found["time"] and found["memory"] and found["output"] and found["descendants"]
     assert not bare["network"] and not bare["files_written"] and not bare["files_read"]
     assert whole["network"] == ("net" in whole["namespaces"])
-    assert whole["files_written"] == whole["files_read"] == (whole["landlock"] > 0)
-    if "pid" in whole["namespaces"]:
-        assert whole["descendants"]
+    assert whole["files_written"] == whole["files_read"] == (whole["root"] or whole["landlock"] > 0)
+    assert whole["processes"] or not whole["own_uid"] and os.getuid() == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's mechanisms")
@@ -300,15 +338,23 @@ def test_remove_tree(tmp_path):
     assert not top.exists() and (tmp_path / "kept").exists()
 
 
-def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path):
+def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path, monkeypatch):
     """As on macOS: a child that may take all the address space it wants."""
-    line = 'return lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)'
-    child = Path(CHILD).read_text()
-    assert line in child
+    copy = tmp_path / "inside"
+    shutil.copytree(process.INSIDE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / "program.py").read_text()
+    for line, instead in (
+        ('    lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)\n', ""),
+        ("return LINUX", "return False"),
+    ):
+        assert text.count(line) == 1
+        text = text.replace(line, instead)
+    (copy / "program.py").write_text(text)
+    shutil.copy(process.wire.__file__, tmp_path)
+    monkeypatch.setattr(process, "INSIDE", str(copy))
     sandbox = ProcessSandbox()
-    sandbox._child = str(tmp_path / "child.py")
-    Path(sandbox._child).write_text(child.replace(line, "return False"))
     code = "import time\nx = b'x' * (%d << 20)\ntime.sleep(60)\n"
+    limits = replace(limits, wall_seconds=30.0)  # memory is slow to fill on a busy machine
     assert sandbox.run(code % 400, "", limits).status == "memory"
     assert sandbox.run((code % 100).replace("60", "0.5"), "", limits).status == "ok"
 
