@@ -97,7 +97,7 @@ def grade_file(
         "problems_without_completion": missing,
         "extraction": dict(sorted(extraction.items())),
         "limits": made_of["limits"],
-        "sandbox": {"name": type(sandbox).__name__, "mechanisms": sandbox.mechanisms()},
+        "sandbox": {"name": type(sandbox).__name__, "level": sandbox.level(), "mechanisms": sandbox.mechanisms()},
         "version": __version__,
     }
 

@@ -41,6 +41,9 @@ class StandIn:
         exec(code, {"print": lambda value: printed.append(f"{value}\n")})
         return Outcome("ok", "".join(printed))
 
+    def level(self) -> str:
+        return "limits"
+
     def mechanisms(self) -> dict:
         return {"stand-in": True}
 

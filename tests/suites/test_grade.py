@@ -70,6 +70,7 @@ def test_json_holds_what_the_formats_say(folder):
     assert facts["generations"] == {"file": "answers.jsonl", "sha256": hash_path(folder / "answers.jsonl")}
     assert facts["problems_without_completion"] == 0 and facts["version"] == __version__
     assert facts["limits"]["wall_seconds"] == 4 and facts["sandbox"]["mechanisms"] == {"stand-in": True}
+    assert facts["sandbox"]["level"] == "limits"
     assert not {"completion_tokens", "finish_reasons"} & set(facts)  # without token ids there is no length
 
 
