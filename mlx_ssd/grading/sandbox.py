@@ -16,8 +16,8 @@ Level = Literal["namespaces", "landlock", "limits", "seatbelt"]
 class Limits:
     """What one program may use.
 
-    wall_seconds: for loading it, and again for each test. cpu_seconds: the same in processor time, rounded
-    up to whole seconds. memory_mb: address space (resident size on macOS) of a process. output_kb: what one
+    wall_seconds: for loading it, and again for each test. cpu_seconds: the same in processor time and half as
+    much again, in whole seconds. memory_mb: address space (resident size on macOS) of a process. output_kb: what one
     test may print or return, and the largest file. processes: how many processes and threads the program may
     have besides its own.
     """

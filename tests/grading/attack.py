@@ -48,7 +48,8 @@ class Surroundings:
     """What a program may be after, and `harm()`: what came of it."""
 
     def __init__(self, stack: contextlib.ExitStack):
-        self.outside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outside-")))
+        # Directly in /tmp: the path of a socket is of 100 bytes at most.
+        self.outside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outside-", dir="/tmp")))
         stack.callback(lambda: self.outside.exists() and self.outside.chmod(0o700))
         self.secret = self.outside / "secret"
         self.secret.write_text(EXPECTED)
