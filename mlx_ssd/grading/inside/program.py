@@ -157,7 +157,7 @@ def run_script(job: dict, results: Results) -> None:
         allow_cpu(job["limits"]["cpu_seconds"])
         exec(compile(job["code"], "<program>", "exec", dont_inherit=True), namespace)
     except SystemExit as error:
-        code = error.code if type(error.code) is int else int(error.code is not None)
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         results.send_failure(error)
         _exit(1)
