@@ -2,12 +2,14 @@
 
     python -m benchmarks.effect --work DIR [--jobs 2]
 
-1. Bases: 0 is the embedded model, the others are pre-trained with other seeds (9 minutes each, needs torch).
+1. Bases: 0 is the embedded model; 1 and 2, pre-trained with other seeds, are in bases/, because another processor
+   would make others of the same seeds; further ones are pre-trained (10 minutes each, needs torch).
 2. Validation: each base's best decoding, and the students' temperatures on base 0 -> DIR/frozen.json.
 3. Test: one run directory for each base and seed, with students of three kinds (soft targets, hard tokens, the T = 1
    control) on all prompts, a third and a ninth, and the controls of the base -> DIR/effect.jsonl, DIR/effect.md.
 
-Everything goes through `mlx_ssd.run`, so the same command goes on where it was stopped. About an hour on two cores.
+Everything goes through `mlx_ssd.run`, so the same command goes on where it was stopped. Three to four
+core-hours; `--seeds 2` is the first two thirds of it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import read_json, write_atomic, write_json
 
 BASE_STEPS = 1200
+BASES = Path(__file__).parent / "bases"
 ONE_RUN = "import sys, mlx_ssd; mlx_ssd.run(sys.argv[1], sys.argv[2])"
 
 
@@ -108,10 +111,12 @@ def base_model(base: int, work: Path) -> str:
     """The recipe's model.path of a base; pre-trains it where it is not there."""
     if base == 0:
         return "embedded"
+    if (BASES / f"base-{base}").exists():
+        return str(BASES / f"base-{base}")
     out = work / f"base-{base}"
     # The builder writes this file last but for the tokenizer's.
     if not (out / "model" / "tokenizer.json").exists():
-        print(f"base {base}: pre-training, about 9 minutes", flush=True)
+        print(f"base {base}: pre-training, about 10 minutes", flush=True)
         build = ["--seed", str(base), "--steps", str(BASE_STEPS), "--muon-float32", "--out", str(out)]
         code = subprocess.run([sys.executable, "-m", "benchmarks.embedded_model.build", *build]).returncode
         if code:

@@ -340,7 +340,7 @@ def render(rows: list[Row]) -> str:
         "",
         beside_settings(results),
         "",
-        f"Bases: 0 is the embedded model, the others "
+        "Bases: 0 is the embedded model, the others (`benchmarks/effect/bases`) were made by "
         "`python -m benchmarks.embedded_model.build --seed S --steps 1200 --muon-float32 --out DIR/base-S`; revisions "
         f"{', '.join(manifest['base_revisions'])}.",
         "",
