@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.effect.design import KINDS, Design, student_name, students
 from mlx_ssd.arms import students as trained_arms
 from mlx_ssd.controls import Entry, policy_of, test_entries
-from mlx_ssd.errors import WorkFailed
+from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Decoding, Recipe
@@ -73,16 +73,29 @@ def _passes(entry: Entry, problems: list[Problem]) -> tuple[int, list[int]]:
     return samples.pop(), [passes for _, passes in counts]
 
 
+def take_over(known: list[Row], design: Design, revisions: list[str]) -> dict[str, Any]:
+    """The settings that an experiment of fewer seeds was frozen at, for this one. Raises BadInput where that was of
+    other bases, or differs in more than the number of seeds."""
+    before = known[0]
+    if before["base_revisions"] != revisions:
+        raise BadInput(f"--known is of other bases ({', '.join(before['base_revisions'])})")
+    if before["frozen"]["design"] | {"seeds": design.seeds} != asdict(design):
+        raise BadInput(f"--known is of another design ({before['frozen']['design']})")
+    return before["frozen"] | {"design": asdict(design)}
+
+
 def manifest(
-    design: Design, frozen: dict[str, Any], runs: list[RunFiles], tuned: list[RunFiles], more: dict[str, Any]
+    revisions: list[str],
+    frozen: dict[str, Any],
+    runs: list[RunFiles],
+    tuned: list[RunFiles],
+    more: dict[str, Any],
+    known: list[Row],
 ) -> Row:
-    """The first row of the results: how they were made. `more`: what only the caller knows."""
-    of_base = dict(enumerate(runs[: design.bases]))
+    """The first row of the results: how they were made. `more`: what only the caller knows; `known`: results that
+    were taken over, whose manifest is kept in this one."""
     first = read_json(runs[0].manifest)
     problems = read_problems(Recipe.load(runs[0].recipe).problems.test, "test")
-    revisions = [
-        read_json(files.manifest)["stages"]["sample"]["made_of"]["inputs"]["model"] for files in of_base.values()
-    ]
     return {
         "row": "manifest",
         "v": 1,
@@ -97,6 +110,7 @@ def manifest(
         },
         "hard_problems": [number for number, problem in enumerate(problems) if problem.difficulty == "hard"],
         "seconds": {"tuning": _seconds(tuned), "runs": _seconds(runs)},
+        **({"taken_over": known[0]} if known else {}),
     }
 
 

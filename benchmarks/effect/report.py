@@ -263,6 +263,17 @@ def beside_settings(results: Results) -> str:
     )
 
 
+def taken_over(manifest: Row) -> list[str]:
+    before = manifest.get("taken_over")
+    if not before:
+        return []
+    machine = before["machine"]
+    return [
+        f"The runs of the first {before['frozen']['design']['seeds']} seeds were made by `{before['command']}` "
+        f"({machine['chip']}, {machine['cores']} cores, {machine['system']}); their time is not counted here."
+    ]
+
+
 def render(rows: list[Row]) -> str:
     results = Results(rows)
     manifest = results.manifest
@@ -347,6 +358,7 @@ def render(rows: list[Row]) -> str:
         f"Time, summed over all runs (the last process of each stage), {manifest['jobs']} runs side by side, one "
         f"BLAS thread each: {times}. {manifest['machine']['chip']}, {manifest['machine']['cores']} cores, "
         f"{manifest['machine']['system']}; {versions}.",
+        *taken_over(manifest),
         "",
     ]
     return "\n".join(lines)
