@@ -56,7 +56,7 @@ RESOURCES = [
     Hostile("many open files", "x = []\nwhile True: x.append(open('x', 'w'))"),
     Hostile("many files", "import os\nn = 0\nwhile True:\n    open(str(n), 'w').close()\n    n += 1"),
     # Without a directory of bounded size, clearing away takes as long again as the program had.
-    Hostile("deep directories", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", "", None, False),
+    Hostile("deep directories", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')", "a long clearing away", None, False),
     Hostile("inotify flood", "import ctypes\nwhile True: ctypes.CDLL(None).inotify_init()"),
     Hostile("pipe flood", "import os\nx = []\nwhile True: x.append(os.pipe())"),
     Hostile("reads a fifo that nobody writes", "import os\nos.mkfifo('p')\nopen('p').read()"),
