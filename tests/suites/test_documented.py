@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mlx_ssd import cli
+from mlx_ssd import cli, downloads
 from mlx_ssd.grading import texts
 from mlx_ssd.suites import evaluating, names
 from tests.suites import stand_in
@@ -66,8 +66,8 @@ def test_eval(command, folder, monkeypatch):
         return FACTS
 
     monkeypatch.setattr(evaluating, "evaluate_suite", evaluate)
-    monkeypatch.setattr(cli, "confirm_model", lambda *_: None)
-    monkeypatch.setattr(cli, "confirm_problems", lambda *_: None)
+    monkeypatch.setattr(downloads, "confirm_model", lambda *_: None)
+    monkeypatch.setattr(downloads, "confirm_problems", lambda *_: None)
     run = folder / "runs" / "quickstart"
     (run / "round-1" / "adapter").mkdir(parents=True)
     shutil.copy(ROOT / "recipes" / "quickstart.yaml", run / "recipe.yaml")

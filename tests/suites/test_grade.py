@@ -280,8 +280,12 @@ class Interrupting(stand_in.StandIn):
 def test_ctrl_c_keeps_what_is_graded_and_says_how_to_go_on(folder):
     whole = facts_of("answers.jsonl")
     (folder / "ran.txt").unlink()
-    with stand_in.in_place(Interrupting(folder / "ran.txt")):
-        result = grade("answers.jsonl", "--out", "g.jsonl", "--workers", "1")
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in what a shell starts with &
+    try:
+        with stand_in.in_place(Interrupting(folder / "ran.txt")):
+            result = grade("answers.jsonl", "--out", "g.jsonl", "--workers", "1")
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert result.exit_code == 130 and "interrupted; the same command goes on from there" in result.stderr
     kept = len(Journal(folder / "g.jsonl", Grade).read())
     assert 20 <= kept < 60
