@@ -22,6 +22,7 @@ def test_the_release_is_in_the_name():
     assert choose("livecodebench-v5").source.release == "v5"
     assert choose("livecodebench-v6", problems="lcb").source.path == "lcb"
     assert choose("livecodebench-v6").own_limits().wall_seconds == 6
+    assert choose("mbpp").own_limits().cpu_seconds == 15
     assert choose("embedded").own_limits() is None
 
 
