@@ -52,6 +52,20 @@ class TestRows:
         (problem,) = read(row("x", private_test_cases=packed(tests, protocol)))
         assert problem.tests[1] == {"stdin": "é\\u0041\n\x00", "stdout": "x" * 70_000}
 
+    def test_a_real_one(self, read):
+        """Problem 1873_A of the data set, as Kaggle's benchmark examples show it (Apache-2.0)."""
+        real = (
+            "eJxrYJmaz8gABhEZQEZ0tVJmXkFpiZKVgpJhTF5iUnJMnpKOglJ+aQlUNNI1GCJUklpcUlJZkAoSLC5JycxTqtVRQNJuDNWOILAYhCCIMdI0"
+            "Ji85MQloWjKQSE5KjMlLSgSam5SciG64nz+y2WACJESMJWYY7ibFG8T5KnaKHgAcinnp"
+        )
+        (problem,) = read(row("1873_A", private_test_cases=real))
+        assert problem.tests[1:] == [
+            {"stdin": "1\nabc\n", "stdout": "YES\n"},
+            {"stdin": "3\nabc\nabc\nabc\n", "stdout": "YES\n" * 3},
+            {"stdin": "5\ncab\nacb\ncba\nbac\nbca\n", "stdout": "NO\nYES\nYES\nYES\nNO\n"},
+            {"stdin": "6\n" + "abc\n" * 6, "stdout": "YES\n" * 6},
+        ]
+
     def test_pickled_bytes(self, read):
         data = pickle.dumps(json.dumps(stdin(("é", "6")), ensure_ascii=False).encode(), protocol=4)
         assert read(row("x", private_test_cases=compressed(data)))[0].tests[1]["stdin"] == "é"
