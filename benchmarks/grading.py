@@ -2,8 +2,8 @@
 
     python -m benchmarks.grading [tests endless]
 
-tests    tests a second of a trivial script, each in a process of its own, on two workers, against one fresh `python`
-         a test, two at a time; contestants take turns
+tests    tests a second of a trivial script, ten to a program and each in a process of its own, on two workers, against
+         one fresh `python` a test, two at a time; contestants take turns
 endless  1,000 programs of which 5 % never end, with a limit of 2 s: the time of all, against what the limits
          themselves cost (endless programs x limit / workers)
 
@@ -41,7 +41,7 @@ SHOWN = ("experiment", "engine", "round", "tests", "programs", "endless", "secon
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", nargs="*", metavar="experiment", help="of tests, endless; both")
-    parser.add_argument("--tests", type=int, default=1000, help="a round of ours; a tenth as many fresh interpreters")
+    parser.add_argument("--tests", type=int, default=2000, help="a round of ours; a tenth as many fresh interpreters")
     parser.add_argument("--programs", type=int, default=1000, help="of `endless`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
@@ -67,8 +67,8 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _ours(tests: int, workers: int) -> Row:
+    check_canaries(ProcessSandbox(), LIMITS)  # another one: a canary that never ends is no work of ours
     sandbox = ProcessSandbox()
-    check_canaries(sandbox, LIMITS)
     lines = [{"stdin": f"{i}\n", "stdout": f"{2 * i}\n"} for i in range(TESTS_A_PROGRAM)]
     programs = max(1, tests // TESTS_A_PROGRAM)
     items = [(i, f"{SCRIPT}  # {i}", None, lines) for i in range(programs)]
@@ -99,8 +99,9 @@ def _endless(programs: int, workers: int) -> Row:
     endless = set(random.Random(0).sample(range(programs), round(ENDLESS_SHARE * programs)))
     lines = [{"stdin": "1\n", "stdout": "2\n"}]
     items = [(i, f"{'while True: pass' if i in endless else SCRIPT}  # {i}", None, lines) for i in range(programs)]
-    sandbox, limits = ProcessSandbox(), replace(LIMITS, wall_seconds=ENDLESS_LIMIT)
-    check_canaries(sandbox, limits)
+    limits = replace(LIMITS, wall_seconds=ENDLESS_LIMIT)
+    check_canaries(ProcessSandbox(), limits)
+    sandbox = ProcessSandbox()
     with _measured() as row:
         verdicts = dict(grade_many(items, limits, sandbox, workers))
         del sandbox

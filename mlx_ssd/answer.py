@@ -10,14 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_ssd import arms, models
+from mlx_ssd.child import exit_code
 from mlx_ssd.controls import policy_of
 from mlx_ssd.decoding.rng import sample_key
-from mlx_ssd.errors import SsdError
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sampling.engine import Request, generate
-from mlx_ssd.storage import explain_os_error
 
 STREAM = "try"
 
@@ -46,23 +45,12 @@ def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
     return said
 
 
-def main(run_dir: str, prompt: str, sample_index: str) -> int:
-    files = RunFiles(Path(run_dir))
-    try:
-        said = answers(files, prompt.replace("\\n", "\n"), int(sample_index))
-    except SsdError as error:
-        print(f"mlx-ssd: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"mlx-ssd: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+def main(run_dir: str, prompt: str, sample_index: str) -> None:
+    said = answers(RunFiles(Path(run_dir)), prompt.replace("\\n", "\n"), int(sample_index))
     grid = Table(*said, expand=True, show_lines=False)
     grid.add_row(*(Text(text) for text in said.values()))
     Console().print(grid)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(*sys.argv[1:])))

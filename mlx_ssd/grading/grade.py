@@ -97,8 +97,9 @@ def _grade(code, entry_point, tests, limits, sandbox, stop: threading.Event) -> 
             with contextlib.closing(calls):
                 outcomes = iter(calls)
                 return _first_failure(tests, outcomes, "expected", same_value, stop)
-        outcomes = (sandbox.run(code, test["stdin"], limits) for test in tests)
-        return _first_failure(tests, outcomes, "stdout", same_output, stop)
+        runs = sandbox.runs(code, [test["stdin"] for test in tests], limits)
+        with contextlib.closing(runs):
+            return _first_failure(tests, iter(runs), "stdout", same_output, stop)
     except OSError as error:  # no process, no pipe, no room for the inputs
         return Verdict("harness_error", detail=f"{type(error).__name__}: {error}")
 

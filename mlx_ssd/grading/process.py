@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +28,8 @@ from mlx_ssd.grading.running import Running
 from mlx_ssd.grading.sandbox import Level, Limits, Outcome
 from mlx_ssd.grading.templates import Template, TemplateFailed
 
+NO_PROCESS = 75  # inside/program.py
+AHEAD = 2  # runs of a script that are started at a time: the next does not wait until the grader has seen the last
 INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside")
 
 
@@ -55,14 +58,8 @@ class ProcessSandbox:
 
         Outcomes as `Program.call` says. Leaving the context kills the program.
         """
-        with contextlib.ExitStack() as stack:
-            job = {"code": code, "entry_point": entry_point}
-            try:
-                running = stack.enter_context(self._run(job, limits))
-            except TemplateFailed as error:
-                yield Session(None, limits, Outcome("harness_error", detail=str(error)))
-                return
-            yield Session(running, limits)
+        with self._begin({"code": code, "entry_point": entry_point}, limits) as session:
+            yield session
 
     def call(self, code: str, entry_point: str, calls: Sequence[list], limits: Limits) -> Iterator[Outcome]:
         with self.load(code, entry_point, limits) as session:
@@ -72,17 +69,18 @@ class ProcessSandbox:
                 if outcome.status != "ok":
                     return
 
+    def runs(self, code: str, stdins: Sequence[str], limits: Limits) -> Iterator[Outcome]:
+        waiting = deque(stdins)
+        while waiting:  # once, unless a run left something behind
+            with self._begin({"code": code}, limits) as session:
+                for outcome in session.runs(waiting):
+                    yield outcome
+                    if outcome.status != "ok":
+                        return
+
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
-        try:
-            with self._run({"code": code}, limits, stdin.encode("utf-8", "surrogateescape")) as running:
-                event, payload = running.wait()
-                if event == "ended" and payload.status == 0 and payload.started:
-                    output = running.output()
-                    if output is not None:
-                        return Outcome("ok", output.decode("utf-8", "replace"))
-                return running.failure(event, payload)
-        except TemplateFailed as error:
-            return Outcome("harness_error", detail=str(error))
+        with contextlib.closing(self.runs(code, [stdin], limits)) as outcomes:
+            return next(outcomes)
 
     def level(self) -> Level:
         """Which of the levels of docs/sandbox.md holds here, by what the system grants."""
@@ -114,13 +112,23 @@ class ProcessSandbox:
         return probe(self) | {"level": self.level()} | self.mechanisms()
 
     @contextlib.contextmanager
-    def _run(self, job: dict, limits: Limits, stdin: bytes | None = None) -> Iterator[Running]:
+    def _begin(self, job: dict, limits: Limits) -> Iterator["Session"]:
+        with contextlib.ExitStack() as stack:
+            try:
+                running = stack.enter_context(self._run(job, limits))
+            except TemplateFailed as error:
+                yield Session(None, limits, Outcome("harness_error", detail=str(error)))
+                return
+            yield Session(running, limits)
+
+    @contextlib.contextmanager
+    def _run(self, job: dict, limits: Limits) -> Iterator[Running]:
         template = self._take()
         home = template.home
         try:
             if home is None:
                 home = "" if template.granted["root"] else _make_home()
-            with Running(template, home, job, limits, stdin) as running:
+            with Running(template, home, job, limits) as running:
                 yield running
         finally:
             if home and home != template.home:
@@ -164,26 +172,23 @@ class ProcessSandbox:
 
 
 class Session:
-    """A loaded program; see `Sandbox.load`. Wall and processor time are anew for loading and for each call."""
+    """A loaded program; see `Sandbox.load`. Wall and processor time are anew for loading, each call and each run."""
 
     def __init__(self, running: Running | None, limits: Limits, failure: Outcome | None = None):
         self._running, self._limits, self._ended = running, limits, failure
-        self._calls = 0
+        self._steps = 0
 
     def call(self, args: list) -> Outcome:
         if self._ended is not None:
             marshal.dumps(args)  # ValueError for what cannot be sent
             return self._ended
-        running, index = self._running, self._calls
-        self._calls += 1
+        running, step = self._running, self._steps
+        self._steps += 1
         running.send(args)
-        if index == 0:
-            event, payload = running.wait()
-            if event != "line" or payload.get("step") != "loaded":
-                self._ended = running.failure(event, payload)
-                return self._ended
+        if step == 0 and not self._loaded():
+            return self._ended
         event, payload = running.wait(time.monotonic())
-        ours = event == "line" and payload.get("step") == index
+        ours = event == "line" and payload.get("step") == step
         if ours and "value" in payload:
             return Outcome("ok", payload["value"])
         if ours and payload.get("failed") in ("error", "not_json"):
@@ -191,6 +196,52 @@ class Session:
             return replace(outcome, raised=outcome.status == "error")
         self._ended = running.failure(event, payload)
         return self._ended
+
+    def runs(self, stdins: deque[str]) -> Iterator[Outcome]:
+        """Of a script. Ends where a run fails or leaves something to the next; `stdins` then holds what was not run."""
+        if self._ended is not None or not self._loaded():
+            yield self._ended
+            return
+        started, clean = 0, True
+        while stdins and clean:
+            while started < min(AHEAD, len(stdins)):
+                data = stdins[started].encode("utf-8", "surrogateescape")
+                started += 1
+                self._running.start(data, last=started == len(stdins))
+            outcome, clean = self._run(last=len(stdins) == 1)
+            if outcome.status != "ok":
+                yield outcome
+                return
+            stdins.popleft()
+            started -= 1
+            yield outcome
+
+    def _run(self, last: bool) -> tuple[Outcome, bool]:
+        """The outcome of the current run, and whether it left nothing behind."""
+        running, step = self._running, self._steps
+        self._steps += 1
+        event, payload = running.wait(time.monotonic())
+        clean = False
+        if event == "line" and payload.get("step") == step and isinstance(payload.get("status"), int):
+            clean = payload.get("clean") == 1
+            event, payload = "ended", running.claimed_end(payload)
+        elif event == "ended" and not last:
+            if payload.exit_code == NO_PROCESS:
+                return Outcome("harness_error", detail="no more processes"), False
+            return running.failure(event, payload), False
+        if event == "ended" and payload.status == 0 and payload.started:
+            output = running.output()
+            if output is not None:
+                running.next()
+                return Outcome("ok", output.decode("utf-8", "replace")), clean
+        return running.failure(event, payload), False
+
+    def _loaded(self) -> bool:
+        """Whether the program says that it is."""
+        event, payload = self._running.wait()
+        if event != "line" or payload.get("step") != "loaded":
+            self._ended = self._running.failure(event, payload)
+        return self._ended is None
 
 
 def _make_home() -> str:

@@ -22,10 +22,10 @@ POLL_SECONDS = 0.05  # between looks at the memory, where the system cannot limi
 class Running:
     """A program forked from `template`. Used as a context: leaving it kills all that is left of it.
 
-    job: {"code", "entry_point"} of functions, or {"code"} of a script, which `stdin` is given to.
+    job: {"code", "entry_point"} of functions, or {"code"} of a script.
     """
 
-    def __init__(self, template: Template, home: str, job: dict, limits: Limits, stdin: bytes | None = None):
+    def __init__(self, template: Template, home: str, job: dict, limits: Limits):
         self._template, self._limits = template, limits
         self._cap = limits.output_kb * 1024
         self._nonce = secrets.token_hex(16).encode()
@@ -33,24 +33,17 @@ class Running:
         self._partial, self._received = bytearray(), 0
         self._to_send = bytearray()
         self._end: End | None = None
-        self._printed: int | None = None
-        # A script's claims are read when it has ended, which saves waking up for them.
-        self._events = select.POLLIN if stdin is None else 0
+        self._printed: deque[int] = deque()  # of runs that were started, the current first
+        self._events = select.POLLIN
         self._poll = select.poll()
         with contextlib.ExitStack() as stack:
             self._socket, theirs = socket.socketpair()
             stack.callback(self._socket.close)
             self._socket.setblocking(False)
-            with theirs, contextlib.ExitStack() as files:
-                streams = []
-                if stdin is not None:
-                    streams = [file_of(stdin)]
-                    files.callback(os.close, streams[0])
-                    self._printed = file_of(b"")
-                    stack.callback(os.close, self._printed)
-                    streams.append(self._printed)
+            stack.callback(self._close_printed)
+            with theirs:
                 self._asked = time.monotonic()
-                template.begin(home, [*streams, theirs.fileno()])
+                template.begin(home, theirs.fileno())
                 stack.callback(self.kill)
             self._poll.register(template, select.POLLIN)
             self.send({**job, "nonce": self._nonce.decode(), "limits": asdict(limits)})
@@ -67,6 +60,22 @@ class Running:
         data = marshal.dumps(message)
         self._to_send += len(data).to_bytes(8, "little") + data
         self._send_more()
+
+    def start(self, stdin: bytes, last: bool) -> None:
+        """One more run of a script, when those before have ended. The last one's end is that of the program, of the
+        others it sends a line. Where it does not take it, `wait` says why."""
+        given = file_of(stdin)
+        try:
+            self._printed.append(file_of(b""))
+            socket.send_fds(self._socket, [b"l" if last else b"r"], [given, self._printed[-1]])
+        except (BlockingIOError, ConnectionError):
+            pass
+        finally:
+            os.close(given)
+
+    def _close_printed(self) -> None:
+        while self._printed:
+            os.close(self._printed.popleft())
 
     def _send_more(self) -> None:
         try:
@@ -130,18 +139,22 @@ class Running:
         return bool(data) and self._received <= self._cap + (1 << 17)
 
     def output(self) -> bytes | None:
-        """What a script printed; None where that is more than it may."""
-        size = os.fstat(self._printed).st_size
-        return None if size > self._cap else os.pread(self._printed, self._cap, 0)
+        """What the current run printed; None where that is more than it may."""
+        size = os.fstat(self._printed[0]).st_size
+        return None if size > self._cap else os.pread(self._printed[0], size, 0)
+
+    def next(self) -> None:
+        """The next run is the current one."""
+        os.close(self._printed.popleft())
 
     def failure(self, event: str, payload: object) -> Outcome:
         """What an event other than the hoped-for one says about the program, or about us. Ends it."""
         self.kill()
-        limits, end = self._limits, self._end
+        limits, end = self._limits, payload if event == "ended" else self._end
         if end.status is not None and not end.started:
             said = bytes(self._partial).decode("utf-8", "replace").strip()
             return Outcome("harness_error", detail=f"the program was not started ({event}): {said[:400]}")
-        if event == "flood" or self._printed is not None and self.output() is None:
+        if event == "flood" or self._printed and self.output() is None:
             return Outcome("error", detail=f"over {limits.output_kb} kB of output")
         if event == "expired":
             return Outcome("timeout", detail=f"over {limits.wall_seconds:g} s")
@@ -154,7 +167,7 @@ class Running:
                 return Outcome("harness_error", detail="the template was killed")
             return Outcome("error", detail="the program killed its template")
         number = os.WTERMSIG(end.status) if os.WIFSIGNALED(end.status) else 0
-        code = os.WEXITSTATUS(end.status) if os.WIFEXITED(end.status) else 0
+        code = end.exit_code
         if number == signal.SIGXCPU or code == signal.SIGXCPU and end.cpu_seconds >= limits.cpu_seconds:
             return Outcome("timeout", detail=f"over {limits.cpu_seconds:g} s of processor time")
         if number:
@@ -166,6 +179,11 @@ class Running:
         failed = claim.get("failed")
         status = failed if failed in ("not_json", "error", "memory") else "error"
         return Outcome(status, detail=str(claim.get("detail", "an unexpected result"))[:400])
+
+    @staticmethod
+    def claimed_end(claim: dict) -> End:
+        """Of a run of a script; by the program's word, as what it printed is."""
+        return End(claim["status"] & 0xFFFF, started=True)
 
     def kill(self) -> None:
         if self._end is None:

@@ -67,8 +67,15 @@ class Sandbox(Protocol):
     def load(self, code: str, entry_point: str, limits: Limits) -> AbstractContextManager[Program]:
         """Load `code` to be called call by call; leaving the context kills the program."""
 
+    def runs(self, code: str, stdins: Sequence[str], limits: Limits) -> Iterator[Outcome]:
+        """Run `code` as a script for each of `stdins`, its standard input, in order; `value` is its standard output.
+
+        Each run is a process of its own, with an empty directory. Yields one outcome a run and stops after the first
+        that is not `ok`. A program that does not compile yields that one outcome.
+        """
+
     def run(self, code: str, stdin: str, limits: Limits) -> Outcome:
-        """Run `code` as a script with `stdin` as its standard input; `value` is its standard output."""
+        """The outcome of one run."""
 
     def describe(self) -> dict:
         """What is really enforced on this machine, found by trying."""

@@ -5,8 +5,8 @@ import marshal
 import mmap
 import os
 import socket
-import struct
 import subprocess
+import sys
 from dataclasses import dataclass
 
 from mlx_ssd.grading.files import file_of, remove_tree
@@ -27,6 +27,10 @@ class End:
     status: int | None = None
     cpu_seconds: float = 0.0
     started: bool = False
+
+    @property
+    def exit_code(self) -> int | None:
+        return os.WEXITSTATUS(self.status) if self.status is not None and os.WIFEXITED(self.status) else None
 
 
 class Template:
@@ -80,18 +84,18 @@ class Template:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def begin(self, home: str, fds: list[int]) -> None:
-        """Forks a program with these as standard input, standard output and socket, or with a socket only."""
+    def begin(self, home: str, fd: int) -> None:
+        """Forks a program with this as its socket."""
         self._clock[:] = bytes(8)  # here and not there: it must not show the program before, even for a moment
         try:
-            socket.send_fds(self._socket, [b"r" + os.fsencode(home)], fds)
+            socket.send_fds(self._socket, [b"r" + os.fsencode(home)], [fd])
         except OSError as error:
             self.reusable = False
             raise TemplateFailed(f"the template is gone: {error}") from error
 
     def began(self) -> float:
         """When its program began, by time.monotonic(); 0 where it did not yet."""
-        return struct.unpack("d", self._clock)[0]
+        return int.from_bytes(self._clock[:8], sys.byteorder) / 1e9
 
     def answer(self) -> End:
         """To be read when there is something."""

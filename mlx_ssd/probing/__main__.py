@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from mlx_ssd import models
+from mlx_ssd.child import exit_code
 from mlx_ssd.controls import Entry
-from mlx_ssd.errors import SsdError
 from mlx_ssd.evaluation import generate, grade
 from mlx_ssd.probing.question import Question
 from mlx_ssd.progress import duration
 from mlx_ssd.records import Generation, Problem
-from mlx_ssd.storage import Journal, explain_os_error
+from mlx_ssd.storage import Journal
 
 
 def complete(question: Question) -> None:
@@ -58,19 +58,5 @@ def _missing(question: Question, problems: list[Problem]) -> int:
     return sum(len(wanted - keys) for keys in held)
 
 
-def main(directory: str) -> int:
-    try:
-        complete(Question.load(Path(directory)))
-    except SsdError as error:
-        print(f"mlx-ssd: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"mlx-ssd: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(exit_code(lambda: complete(Question.load(Path(sys.argv[1])))))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # until main can catch it; the pipeline sends it again
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it can be caught; the pipeline sends it again
 
 import argparse
 import sys
@@ -19,12 +19,11 @@ import warnings
 from pathlib import Path
 
 from mlx_ssd import machine, stages
-from mlx_ssd.child import end_with
-from mlx_ssd.errors import SsdError
+from mlx_ssd.child import end_with, exit_code
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.storage import explain_os_error, write_json
+from mlx_ssd.storage import write_json
 
 
 def main() -> int:
@@ -38,29 +37,23 @@ def main() -> int:
     warnings.simplefilter("ignore", OtherProblems)  # the pipeline has said it, once
     files = RunFiles(arguments.run)
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
-        start = time.monotonic()
-        unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == arguments.unit)
-        measured = stages.get(unit.stage).run(unit.recipe, unit.files)
-        peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
-        if "mlx.core" in sys.modules:
-            peaks["peak_mlx_bytes"] = sys.modules["mlx.core"].get_peak_memory()
-        write_json(arguments.result, {**measured, **peaks, "seconds": round(time.monotonic() - start, 2)})
-    except SsdError as error:
-        print(f"mlx-ssd: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"mlx-ssd: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        return exit_code(lambda: run(arguments.unit, files, arguments.result))
     except Exception as error:  # a defect of ours: the sentence here, the trace for whoever mends it
         with open(files.log, "a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
         print(f"mlx-ssd: {arguments.unit} failed, {type(error).__name__}: {error}; see {files.log}", file=sys.stderr)
         return 1
-    return 0
+
+
+def run(name: str, files: RunFiles, result: Path) -> None:
+    recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
+    start = time.monotonic()
+    unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == name)
+    measured = stages.get(unit.stage).run(unit.recipe, unit.files)
+    peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
+    if "mlx.core" in sys.modules:
+        peaks["peak_mlx_bytes"] = sys.modules["mlx.core"].get_peak_memory()
+    write_json(result, {**measured, **peaks, "seconds": round(time.monotonic() - start, 2)})
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def attack(sandbox: ProcessSandbox, hostile: Hostile) -> str:
         function = code if "def f" in code else f"def f(x):\n{body}\n"  # the harm is done in the call
         calls = [{"args": [1], "expected": EXPECTED}]
         lines = [{"stdin": "1\n", "stdout": EXPECTED}]
-        for program, tests in [(function, calls), (code, lines), *[(code, lines)] * hostile.twice]:
+        forked = lines * 2  # all runs of a script but the last are forks of it
+        for program, tests in [(function, calls), (code, lines), (code, forked), *[(code, lines)] * hostile.twice]:
             started = time.monotonic()
             verdict = grade("print(2 * int(input()))", None, GOOD, replace(LIMITS, wall_seconds=20), sandbox)
             pace = time.monotonic() - started

@@ -9,7 +9,7 @@ When the grader dies the socket to it closes, and everything here ends.
 
     grader → template   marshal: {"readable", "namespaces", "landlock", "uid", "warm"}, once
     template → grader   marshal: what was granted
-    grader → template   b"r" + the program's directory, with descriptors: standard input, standard output, its socket
+    grader → template   b"r" + the program's directory, with the descriptor of its socket
     grader → template   b"k": kill it
     template → grader   b"STATUS CPU_SECONDS STARTED\\n" when it and all that it started are gone; STARTED is 0 where
                         it ended before the program began, which is then no fault of the program
@@ -17,10 +17,8 @@ When the grader dies the socket to it closes, and everything here ends.
 
 import _signal as signal  # `signal` imports enum: 3 ms of start-up
 import _socket
-import _struct
 import gc
 import marshal
-import mmap
 import os
 import select
 import sys
@@ -35,24 +33,29 @@ if LINUX:
 # Each page of theirs makes a fork dearer, so only what many programs import. Not `random`, which seeds itself anew
 # after each fork, nor `threading`: what it does then takes a millisecond.
 COMMON = (
-    "abc array bisect builtins collections collections.abc contextlib copy enum functools"
-    " heapq io itertools json math numbers operator re string time types typing"
+    "abc bisect builtins collections collections.abc contextlib copy enum functools"
+    " heapq io itertools math operator re string time types typing"
 ).split()
 MESSAGE = 1 << 16
 RESULTS = 3  # descriptor of the program's socket, in the program
-DESCRIPTORS = _socket.CMSG_SPACE(3 * 4)
+DESCRIPTOR = _socket.CMSG_SPACE(4)
 
 
 def main(fd: int, clock: int) -> None:
     os.environ.pop("LD_BIND_NOW", None)
-    while os.dup(0) <= RESULTS:  # keeps those numbers for programs: what opens the clock duplicates its descriptor
+    while os.dup(0) <= RESULTS:  # keeps those numbers for programs
         pass
+    # The grader may have so many files that these numbers are beyond those that are closed for a program.
+    inherited, fd, clock = (fd, clock), os.dup(fd), os.dup(clock)
+    for number in inherited:
+        if number > RESULTS:
+            os.close(number)
     channel = _socket.socket(fileno=fd)
     setup = marshal.loads(channel.recv(MESSAGE))
     if setup["warm"]:
         for name in COMMON:
             __import__(name)
-    Template(channel, mmap.mmap(clock, 8), setup).serve()
+    Template(channel, clock, setup).serve()
 
 
 class Template:
@@ -64,13 +67,14 @@ class Template:
         self.landlock, self.rules = 0, -1
         if LINUX and setup["landlock"]:
             self.landlock, self.rules = linux.make_ruleset(self.readable, linux.BOX)
-        self.clock = clock  # shared with the grader: when the program began, by time.monotonic(), or 0
+        self.clock = clock  # file shared with the grader: when the program began, by time.monotonic_ns(), or 0
         self.null = os.open(os.devnull, os.O_RDWR)
         self.wake, wake = os.pipe()
         for end in (self.wake, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        program.rehearse()
         gc.collect()
         gc.freeze()  # a fork's collector would otherwise write to all of it
         sys.argv[:] = ["program.py"]
@@ -104,39 +108,38 @@ class Template:
 
     def serve(self) -> None:
         while True:
-            data, control, *_ = self.channel.recvmsg(MESSAGE, DESCRIPTORS)
+            data, control, *_ = self.channel.recvmsg(MESSAGE, DESCRIPTOR)
             if not data:
                 os._exit(0)
             request = data.lstrip(b"k")  # the program was done before we were told to kill it
             if request:
-                fds = [int.from_bytes(control[0][2][i : i + 4], sys.byteorder) for i in range(0, len(control[0][2]), 4)]
-                self.channel.sendall(self.run(os.fsdecode(request[1:]), fds))
+                socket = int.from_bytes(control[0][2], sys.byteorder)
+                self.channel.sendall(self.run(os.fsdecode(request[1:]), socket))
 
-    def run(self, home: str, fds: list[int]) -> bytes:
+    def run(self, home: str, socket: int) -> bytes:
         """One program, from its fork until nothing of it is left; what the grader is told."""
         if self.root:
             home = linux.HOME
             linux.mount_home(os.getuid() if self.uid is None else self.uid)
         try:
-            pid = self.fork(home, fds)
+            pid = self.fork(home, socket)
             status, seconds = self.watch(pid)
             if "pid" not in self.spaces:
                 kill_descendants(pid)
         except BlockingIOError:  # no more processes
             status, seconds = 0, 0.0
-        for fd in fds:
-            os.close(fd)
+        os.close(socket)
         if self.root:
             linux.unmount_home()
-        return b"%d %.3f %d\n" % (status, seconds, self.clock[:] != bytes(8))
+        return b"%d %.3f %d\n" % (status, seconds, os.pread(self.clock, 8, 0) != bytes(8))
 
-    def fork(self, home: str, fds: list[int]) -> int:
+    def fork(self, home: str, socket: int) -> int:
         if self.spaces:
             linux.check(linux.libc.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWIPC))
         try:
             pid = os.fork()
             if pid == 0:
-                self.become_program(home, fds)
+                self.become_program(home, socket)
             return pid
         finally:  # only the parent comes here
             if self.spaces:
@@ -166,15 +169,13 @@ class Template:
                 if ended == pid:
                     return status, usage.ru_utime + usage.ru_stime
 
-    def become_program(self, home: str, fds: list[int]) -> None:
+    def become_program(self, home: str, socket: int) -> None:
         """Gives up what it can and runs the program; never returns."""
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            *streams, socket = fds
-            given, printed = streams or (self.null, self.null)
-            for target, fd in enumerate([given, printed, self.null, socket]):
+            for target, fd in enumerate([self.null, self.null, self.null, socket]):
                 os.dup2(fd, target)
             job = program.read_message(RESULTS)
             os.chdir(home)
@@ -182,23 +183,30 @@ class Template:
                 os.environ["HOME"] = os.environ["TMPDIR"] = home
             if LINUX:
                 self.give_up(home)
+            forks = "entry_point" not in job  # a script's runs are forks of it
+            program.set_limits(job["limits"], self.processes(job["limits"]["processes"] + forks))
+            os.pwrite(self.clock, time.monotonic_ns().to_bytes(8, sys.byteorder), 0)
             os.closerange(RESULTS + 1, 64)
-            program.set_limits(job["limits"], self.processes(job["limits"]["processes"]))
-            self.clock[:] = _struct.pack("d", time.monotonic())
-            self.clock.close()
         except BaseException as error:
             os.write(RESULTS, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
-        program.run(job, RESULTS)
+        program.run(job, RESULTS, self.shut_in_fork)
 
     def give_up(self, home: str) -> None:
         if self.uid is not None:
             linux.become(self.uid)
         if "pid" not in self.spaces:
             linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            linux.libc.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # as process 1 of a namespace is
         if self.landlock:
             linux.restrict(self.rules if self.root else linux.make_ruleset(self.readable, home)[1])
         linux.drop_capabilities()
+
+    def shut_in_fork(self) -> None:
+        if LINUX:  # elsewhere it is by its group that it is found
+            os.setpgid(0, 0)
+            if "pid" not in self.spaces:
+                linux.libc.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def processes(self, allowed: int) -> int | None:
         """How many the user of the program may have. None where that counts all processes of the user on the
