@@ -35,4 +35,4 @@ def base(recipe: Recipe, directory: Path) -> Arm:
 
 
 def _sampling(recipe: Recipe) -> tuple:
-    return recipe.problems.train, recipe.sample.model_copy(update={"rows": 1})
+    return recipe.problems.train, recipe.sample.model_copy(update={"rows": 1, "engine": "mlx"})

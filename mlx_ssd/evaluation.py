@@ -17,6 +17,7 @@ from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
+from mlx_ssd.sampling.engines import MLX
 from mlx_ssd.storage import Journal
 
 STREAM = "eval"  # shared by all arms on purpose: common random numbers sharpen paired differences
@@ -30,9 +31,10 @@ def generate(
     load: Callable[[], tuple[Any, Any]],
     revision: str,
     label: str,
-) -> dict[str, float]:
-    """Complete each journal under its policy. `load` gives (model, tokenizer) and is called only if something is
-    missing; `revision` names the model, adapter included."""
+    engine: str = MLX,
+) -> dict[str, Any]:
+    """Complete each journal under its policy. `load` gives (model, tokenizer) for the engine (`sampling.engines`) and
+    is called only if something is missing; `revision` names the model, adapter included."""
     wanted = {(problem.id, index) for problem in problems for index in range(samples_per_problem)}
     if all(
         {g.key for g in Journal(path, Generation).read() if (g.model, g.policy) == (revision, policy.name())} >= wanted
@@ -59,6 +61,7 @@ def generate(
         stream=STREAM,
         revision=revision,
         label=label,
+        engine=engine,
     )
 
 

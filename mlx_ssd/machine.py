@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-PACKAGES = ("mlx-ssd-toolkit", "mlx", "mlx-lm", "transformers", "numpy")
+PACKAGES = ("mlx-ssd-toolkit", "mlx", "mlx-lm", "transformers", "torch", "numpy")
 
 
 def versions() -> dict[str, str]:

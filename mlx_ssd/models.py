@@ -125,28 +125,43 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Any:
         ) from None
 
 
-def load(source: ModelSource, dtype: str = "auto", adapter: Path | None = None) -> tuple[Any, Any]:
+def load(
+    source: ModelSource, dtype: str = "auto", adapter: Path | None = None, lazy: bool = False
+) -> tuple[Any, Any]:
     """(model, tokenizer) as mlx_lm loads them, the adapter attached, in evaluation mode.
 
     dtype "auto" means as stored on a GPU and float32 on a CPU, where half precision does not go
-    through BLAS and is many times slower. Raises BadInput when a file is missing or corrupt.
+    through BLAS and is many times slower. lazy: a weight is read when it is first used. Raises BadInput when a file is
+    missing or corrupt.
     """
     import mlx.core as mx
     import mlx_lm
 
     try:
-        model, tokenizer = mlx_lm.load(str(source.path), adapter_path=str(adapter) if adapter else None)
+        model, tokenizer = mlx_lm.load(str(source.path), adapter_path=str(adapter) if adapter else None, lazy=lazy)
         if dtype == "auto" and not mx.metal.is_available():
             dtype = "float32"
         if dtype != "auto":
             model.set_dtype(getattr(mx, dtype))
-        mx.eval(model.parameters())
+        if not lazy:
+            mx.eval(model.parameters())
     except Exception as error:  # whatever the loader meets in a damaged folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         what = f"the model {source.path}" + (f" with adapter {adapter}" if adapter else "")
         raise BadInput(f"cannot load {what}: {reason}") from error
     model.eval()
     return model, tokenizer
+
+
+def load_generating_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer as `load` gives it, which knows every token that ends a turn, without the model."""
+    from mlx_lm import utils
+
+    try:
+        ends = utils.load_config(source.path).get("eos_token_id")
+        return utils.load_tokenizer(source.path, eos_token_ids=ends)
+    except Exception as error:  # whatever the loader meets in a damaged folder
+        raise _unreadable_tokenizer(source, error) from error
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -156,10 +171,15 @@ def load_tokenizer(source: ModelSource) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever the loader meets in a damaged folder
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"cannot load the tokenizer of {source.path}: {reason}") from error
+        raise _unreadable_tokenizer(source, error) from error
+
+
+def _unreadable_tokenizer(source: ModelSource, error: Exception) -> BadInput:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return BadInput(f"cannot load the tokenizer of {source.path}: {reason}")
 
 
 def context_length(model: Any) -> int | None:
-    """The most tokens, prompt and completion together, that the model was made for."""
-    return getattr(getattr(model, "args", None), "max_position_embeddings", None)
+    """The most tokens, prompt and completion together, that a model of mlx-lm or of Transformers was made for."""
+    described = getattr(model, "args", None) or getattr(model, "config", None)
+    return getattr(described, "max_position_embeddings", None)

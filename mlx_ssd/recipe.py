@@ -7,8 +7,6 @@ overrides the file. Unknown keys, wrong types and contradictions are refused wit
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Hashable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlx_ssd.errors import BadInput
+from mlx_ssd.strict_yaml import read_yaml
 
 # The system message of the paper's prompts, in our words; the embedded model was trained with it.
 SYSTEM_MESSAGE = "Solve this in Python, in one fenced code block."
@@ -97,6 +96,8 @@ class Sampling(Section):
     samples_per_problem: int = Field(1, ge=1)
     max_tokens: int = Field(4096, ge=1)
     stop_loops: LoopStop | None = LoopStop()  # None: a loop runs on to max_tokens, as far as the paper says
+    # torch: PyTorch, on CUDA where there is one; the same samples but for rounding (docs/method.md, rule 3)
+    engine: Literal["mlx", "torch"] = "mlx"
     rows: int = Field(32, ge=1)  # sequences decoded side by side, at most
     memory_gb: float | None = Field(None, gt=0)  # that weights and caches may take; null: what the machine can give
 
@@ -264,7 +265,7 @@ class Recipe(Section):
 
     @classmethod
     def parse(cls, text: str, where: str, overrides: dict[str, Any] | None = None) -> Recipe:
-        settings = _read_yaml(text, where)
+        settings = read_yaml(text, where)
         for key, value in (overrides or {}).items():
             _put(settings, key, value)
         try:
@@ -294,7 +295,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BadInput(f"--set {text}: write it as section.key=value, for example --set train.rank=8")
-    return key.strip(), _read_yaml(value, f"--set {key}", mapping=False)
+    return key.strip(), read_yaml(value, f"--set {key}", mapping=False)
 
 
 def recipe_folder() -> Path:
@@ -318,44 +319,6 @@ def find(name_or_path: str | Path) -> Path:
     near = difflib.get_close_matches(str(name_or_path), names(), n=1)
     mend = f"did you mean {near[0]}?" if near else f"recipes are: {', '.join(names())}"
     raise BadInput(f"no recipe or recipe file {str(name_or_path)!r}; {mend}")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without its two traps: a key given twice is an error, and 1e-4 is a number."""
-
-    def construct_mapping(self, node, deep=False):
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _read_yaml(text: str, where: str, mapping: bool = True) -> Any:
-    try:
-        value = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark and mapping else ""
-        raise BadInput(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except (ValueError, TypeError) as error:  # a date that is none, a list as a key
-        raise BadInput(f"{where}: not valid YAML: {error}") from None
-    if not mapping:
-        return value
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadInput(f"{where}: a recipe is a mapping of sections such as `train:`")
-    return value
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

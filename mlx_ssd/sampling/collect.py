@@ -18,9 +18,9 @@ from mlx_ssd.progress import progress
 from mlx_ssd.prompts import render, template_hash
 from mlx_ssd.recipe import Prompt
 from mlx_ssd.records import Completion, Problem
-from mlx_ssd.sampling.engine import Decoding, Request
+from mlx_ssd.sampling.engines import MLX, engine_of
 from mlx_ssd.sampling.loops import LoopStop
-from mlx_ssd.sampling.memory import working_set
+from mlx_ssd.sampling.requests import Request
 from mlx_ssd.storage import Journal
 
 
@@ -49,13 +49,15 @@ def collect(
     stream: str,
     revision: str,
     label: str,
-) -> dict[str, float]:
+    engine: str = MLX,
+) -> dict[str, Any]:
     """Draw every (problem, sample) that a target's journal does not hold yet, for all targets in one go.
 
-    All targets draw with the same uniforms. memory_gb: what generation may take, weights included; None: what the
-    machine can give. Returns what this process did: completions, tokens, seconds, and the bytes that it was expected
-    to take at the highest. Raises BadInput when a prompt leaves no room in the model's context or one completion none
-    in memory, or a journal was drawn in another way.
+    model, tokenizer: as `engine` loads them (`sampling.engines`). All targets draw with the same uniforms. memory_gb:
+    what generation may take, weights included; None: what the machine can give. Returns what this process did:
+    completions, tokens, seconds, and, if any, by which engine and the bytes that it was expected to take at the
+    highest. Raises BadInput when a prompt leaves no room in the model's context or one completion none in memory, or a
+    journal was drawn in another way.
     """
     limit = context_length(model)
     stop_tokens = {token for token in tokenizer.eos_token_ids if token is not None}
@@ -105,8 +107,9 @@ def collect(
 
     if not requests:
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
-    memory = working_set() if memory_gb is None else int(memory_gb * 1e9)
-    decoding = Decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory)
+    chosen = engine_of(engine)
+    memory = chosen.working_set() if memory_gb is None else int(memory_gb * 1e9)
+    decoding = chosen.decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory)
     start = time.monotonic()
     total = len(targets) * len(problems) * samples_per_problem
     with contextlib.ExitStack() as stack:
@@ -127,6 +130,7 @@ def collect(
             )
             bar.update(bar.done + 1, rate())
     return {
+        "engine": chosen.name,
         "completions": len(requests),
         "tokens": tokens,
         "seconds": round(time.monotonic() - start, 2),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -21,33 +20,17 @@ import numpy as np
 from mlx_lm.generate import wired_limit
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlx_ssd.decoding.draw import NO_TOKEN, Policy
+from mlx_ssd.decoding.draw import NO_TOKEN
 from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.decoding.rng import uniform_u32
-from mlx_ssd.errors import WorkFailed
 from mlx_ssd.sampling.kv import GroupedKV, can_group, grouped_attention
-from mlx_ssd.sampling.loops import LoopDetector, LoopStop
+from mlx_ssd.sampling.loops import LoopStop
 from mlx_ssd.sampling.memory import Room
 from mlx_ssd.sampling.plain import PlainKV
 from mlx_ssd.sampling.prefill import Prefill, Prefilled
+from mlx_ssd.sampling.requests import Completed, Request, Row, not_finite
 
 CLEAR_CACHE_STEPS = 512
-
-
-@dataclass(frozen=True)
-class Request:
-    key: Any  # the caller's name for it, returned with the completion
-    prompt_ids: list[int]
-    policy: Policy
-    random_key: tuple[int, int]  # decoding.rng.sample_key
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Completed:
-    key: Any
-    completion_ids: list[int]  # with the stop token, when one was drawn
-    finish_reason: str  # "stop", "length" or "loop"
 
 
 def generate(
@@ -78,30 +61,6 @@ def generate(
         yield from Decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory).run(on_tokens)
 
 
-class _Row:
-    """A request, and its tokens so far."""
-
-    def __init__(self, request: Request, loops: LoopStop | None):
-        self.request = request
-        self.tokens: list[int] = []
-        watched = loops and request.max_tokens >= loops.min_tokens
-        self.loop = LoopDetector(loops) if watched else None
-
-    @property
-    def context(self) -> tuple[int, ...]:
-        """What must have gone through the model before the row's next step, whose input is `last`."""
-        return (*self.request.prompt_ids, *self.tokens)[:-1]
-
-    @property
-    def last(self) -> int:
-        return self.tokens[-1] if self.tokens else self.request.prompt_ids[-1]
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        """Tokens of the prompt, drawn so far, and the most that may be drawn."""
-        return len(self.request.prompt_ids), len(self.tokens), self.request.max_tokens
-
-
 class Decoding:
     """The rows in decoding, those that will follow, and the loop over steps.
 
@@ -126,8 +85,8 @@ class Decoding:
         grouped = can_group(model, layers)
         self._model, self._most_rows = model, rows
         self._stops = np.array(sorted(set(stop_tokens)), dtype=np.uint32)
-        self._waiting = deque(_Row(request, loops) for request in requests)
-        self._joining: deque[_Row] = deque()  # whose contexts are being run, or have been
+        self._waiting = deque(Row(request, loops) for request in requests)
+        self._joining: deque[Row] = deque()  # whose contexts are being run, or have been
         self._kv = GroupedKV(len(layers)) if grouped else PlainKV()
         self._room = Room(model, [row.size for row in self._waiting], memory, grouped)
         contexts = [row.context for row in self._waiting]
@@ -148,7 +107,7 @@ class Decoding:
             yield from self._steps(on_tokens)
 
     def _steps(self, on_tokens: Callable[[int], None] | None) -> Iterator[Completed]:
-        ended: list[tuple[_Row, str]] = []
+        ended: list[tuple[Row, str]] = []
         ahead: mx.array | None = None
         steps = 0
         while self._waiting or self._joining or self._kv.rows:
@@ -199,7 +158,7 @@ class Decoding:
         if admitted:
             self._room.expected_peak = max(self._room.expected_peak, self._room.expect(admitted))
 
-    def _ready(self, leaving: int) -> list[tuple[_Row, Prefilled]]:
+    def _ready(self, leaving: int) -> list[tuple[Row, Prefilled]]:
         """Rows that can join now, and what they are decoded from."""
         free = self._most_rows - len(self._kv.rows) + leaving
         ready = []
@@ -210,7 +169,7 @@ class Decoding:
                 self._joining.remove(row)
         return ready
 
-    def _change(self, leaving: list[_Row], ready: list[tuple[_Row, Prefilled]]) -> None:
+    def _change(self, leaving: list[Row], ready: list[tuple[Row, Prefilled]]) -> None:
         staying = [row for row in self._kv.rows if row not in leaving]
         # Where memory is short after all, the youngest are put back: they have the least to be run again.
         present = sorted([*staying, *(row for row, _ in ready)], key=lambda row: -len(row.tokens))
@@ -246,7 +205,7 @@ class Decoding:
         positions = self._drawn + (drawn is not None)
         return self._draw(logits, mx.array(uniform_u32(self._random_keys, positions)))
 
-    def _read(self, drawn: mx.array) -> list[tuple[_Row, str]]:
+    def _read(self, drawn: mx.array) -> list[tuple[Row, str]]:
         """Wait for a step; the rows that it ended, and how."""
         tokens = np.array(drawn)
         self._drawn += 1
@@ -254,10 +213,7 @@ class Decoding:
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.tokens.append(token)
         if (tokens == NO_TOKEN).any():
-            raise WorkFailed(
-                f"the model's output for {rows[int(np.argmax(tokens == NO_TOKEN))].request.key} is not finite: its "
-                "weights are damaged, or model.dtype is too narrow for it (try float32)"
-            )
+            raise not_finite(rows[int(np.argmax(tokens == NO_TOKEN))].request.key)
         stopped, full = np.isin(tokens, self._stops), self._drawn == self._limits
         ended = []
         for place, row in enumerate(rows):

@@ -19,8 +19,8 @@ from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
 
 from mlx_ssd import machine
 from mlx_ssd.budget import MEMORY_SHARE
-from mlx_ssd.errors import BadInput
 from mlx_ssd.sampling.kv import capacity_for
+from mlx_ssd.sampling.requests import Size, too_large
 
 RESERVE = 0.1  # of the working set: what is freed but not yet returned, and the rest of the system
 MOST_PREFILL, LEAST_PREFILL = 2048, 32  # tokens of contexts in one forward pass
@@ -68,9 +68,6 @@ class LengthForecast:
         return float((there * bytes_of(prompt + reached)).sum(axis=0).max())
 
 
-Size = tuple[int, int, int]  # of a row: tokens of the prompt, drawn so far, the most that may be drawn
-
-
 class Room:
     """The memory that generation may take, and what of it rows take.
 
@@ -91,11 +88,7 @@ class Room:
         row = self.row_bytes(prompt + limit)
         least = self.weights + LEAST_PREFILL * prefill_bytes + row
         if least > self._memory:
-            raise BadInput(
-                f"one answer of up to {limit:,} tokens to a prompt of {prompt:,} takes {least / 1e9:.3g} GB "
-                f"({self.weights / 1e9:.3g} GB of it weights), and {self._memory / 1e9:.3g} GB may be used; "
-                "lower max_tokens, raise memory_gb, or take a smaller model"
-            )
+            raise too_large((prompt, 0, limit), least, self.weights, self._memory)
         spare = PREFILL_SHARE * (self._memory - self.weights - row)
         self.prefill_tokens = MOST_PREFILL
         while self.prefill_tokens > LEAST_PREFILL and self.prefill_tokens * prefill_bytes > spare:

@@ -12,6 +12,7 @@ from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.problems import identity, read_problems, select_training
 from mlx_ssd.recipe import ProblemSource, Recipe
 from mlx_ssd.records import Problem
+from mlx_ssd.sampling.engines import check_engine
 from mlx_ssd.storage import Journal, write_json, write_records
 
 VERSION = 2
@@ -27,12 +28,13 @@ def settings(recipe: Recipe) -> dict:
             "train": recipe.problems.train.model_dump(exclude={"path"}),
             "against": [source.model_dump(exclude={"path"}) for source in _against(recipe).values()],
         },
-        # These change the speed, not the samples: they may be changed on resuming.
-        "sample": recipe.sample.model_dump(exclude={"rows", "memory_gb"}),
+        # These change the speed, not the samples (rule 3 in docs/method.md): they may be changed on resuming.
+        "sample": recipe.sample.model_dump(exclude={"engine", "rows", "memory_gb"}),
     }
 
 
 def check(recipe: Recipe) -> None:
+    check_engine(recipe.sample.engine)
     models.locate(recipe.model)
     if recipe.problems.train.source != "rstar_coder":  # which is only looked at when it is fetched
         read_problems(recipe.problems.train, "train")
@@ -54,6 +56,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.controls import policy_of
     from mlx_ssd.records import Sample
     from mlx_ssd.sampling.collect import Target, collect
+    from mlx_ssd.sampling.engines import engine_of
     from mlx_ssd.sampling.loops import loop_stop_of
 
     if not (files.problems.exists() and files.selection.exists()):
@@ -63,7 +66,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         write_json(files.selection, account)
     problems = Journal(files.problems, Problem).read()
     source = models.locate(recipe.model)
-    model, tokenizer = models.load(source, recipe.model.dtype)
+    model, tokenizer = engine_of(recipe.sample.engine).load(source, recipe.model.dtype)
     return collect(
         [Target(files.samples, policy_of(recipe.sample.decoding))],
         Sample,
@@ -80,6 +83,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         stream=STREAM,
         revision=source.revision,
         label="sample" if files.arm == MAIN else f"sample {files.arm}",
+        engine=recipe.sample.engine,
     )
 
 

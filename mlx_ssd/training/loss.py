@@ -22,6 +22,7 @@ from mlx_ssd.budget.training import CHUNK_BYTES
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.training.batches import Batch
 from mlx_ssd.training.forward import Head, completion_states, forward_pass
+from mlx_ssd.training.sums import row_sums
 from mlx_ssd.training.targets import Base, Targets, TargetsOf, no_distribution, soft_targets, token_targets
 
 
@@ -62,21 +63,22 @@ def cross_entropy(logits: mx.array, targets: Targets) -> tuple[mx.array, mx.arra
     # Of its own, so that softmax is the only array of the logits' size that is made beside them, and made once: on a
     # CPU a second pass of exponentials takes a fifth of the loss's time.
     @mx.custom_function
-    def sums(logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    def sums(logits: mx.array) -> tuple[mx.array, ...]:
         softmax = mx.softmax(logits, axis=-1)
+        rounding = row_sums(softmax)  # 1, had MLX summed exactly
         chosen = mx.take_along_axis(logits, ids, axis=-1)
         # The logsumexp: the likeliest token's logit less its log-probability, which is never far from 0.
-        whole = logits.max(axis=-1) - mx.log(softmax.max(axis=-1))
+        whole = logits.max(axis=-1) - mx.log(softmax.max(axis=-1) / rounding[:, 0])
         # A model may rule a token out by a logit of -inf, and 0 * inf is nan.
         loss = whole - (q * mx.where(inside, chosen, 0)).sum(axis=-1)
         kept = mx.logsumexp(mx.where(inside, chosen, -mx.inf), axis=-1)
-        return loss.sum(), (whole - kept).sum(), softmax
+        return loss.sum(), (whole - kept).sum(), softmax, rounding
 
     @sums.vjp
     def _(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
-        softmax = outputs[2]
+        *_, softmax, rounding = outputs
         rows = mx.arange(softmax.shape[0])[:, None]
-        return softmax.at[rows, ids].add(-q) * cotangents[0]
+        return softmax.at[rows, ids].add(-q * rounding) * (cotangents[0] / rounding)
 
     return sums(logits)[:2]
 

@@ -249,43 +249,14 @@ def test_numpy_and_mlx_draw_the_same_over_a_real_vocabulary():
         np.testing.assert_array_equal(found, draw(policy, logits, uniforms(4)))
 
 
-def torch_draw(torch, policy, logits, u32):
-    """The sampler once more, in torch: a policy of one stage, temperature first or in mlx_lm's order."""
-    whole = values = torch.from_numpy(logits)
-    ids = torch.arange(values.shape[-1]).expand(values.shape)
-    top = values.amax(-1, keepdim=True)
+def torch_draw(policies, logits, u32):
+    torch = pytest.importorskip("torch")
+    from mlx_ssd.torch_ref.policy import draw as drawn_in_torch
 
-    def weigh(values, temperature):
-        scale = float(np.float32(math.log2(math.e) / temperature * 2**20))
-        exponent = torch.round(torch.clamp_max((top - values) * scale, 42 * 2**20)).long()
-        fraction, octaves = exponent & 0xFFFFF, exponent >> 20
-        power = torch.full_like(fraction, integer.EXP2_NEGATIVE[-1])
-        for coefficient in integer.EXP2_NEGATIVE[-2::-1]:
-            power.mul_(fraction).bitwise_right_shift_(20).add_(coefficient)
-        return (power << 11) >> octaves
-
-    def scaled(fraction, total):
-        return (fraction * (total >> 31) + ((fraction * (total & 0x7FFFFFFF)) >> 31)) >> 1
-
-    if policy.top_k or policy.top_p < 1:
-        # topk orders equal values as it likes; of these keys no two are equal.
-        bits = (values + 0.0).view(torch.int32).long()
-        keys = (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) - ids
-        ids = keys.topk(policy.top_k or keys.shape[-1]).indices
-        values = values.gather(-1, ids)
-    drawn = weigh(values, policy.temperature)
-    if policy.top_p < 1:
-        before = policy.order == "mlx_lm"
-        mass = weigh(values, 1) if before else drawn
-        total = (weigh(whole, 1) if before else mass).sum(-1, keepdim=True)
-        drawn = drawn * (mass.cumsum(-1) - mass < scaled(int(policy.top_p * 2**32), total))
-    cumulative = drawn.cumsum(-1)
-    threshold = scaled(torch.from_numpy(u32.astype(np.int64))[:, None], cumulative[:, -1:])
-    return ids.gather(-1, (cumulative <= threshold).sum(-1, keepdim=True))[:, 0].numpy()
+    return drawn_in_torch(torch.from_numpy(logits), policies, u32).numpy()
 
 
 def test_mlx_and_torch_draw_the_same_a_million_times_on_k_numbers():
-    torch = pytest.importorskip("torch")
     ties = 0
     for part, u32 in enumerate(np.split(uniforms(1_000_000), 10)):
         grid = part % 2 == 1
@@ -295,19 +266,62 @@ def test_mlx_and_torch_draw_the_same_a_million_times_on_k_numbers():
         # Top-p cuts the last ranks off; the grid is drawn once more where a tie at the border of k can tell.
         for policy in (DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.6, 20))[: 1 + grid]:
             found = np.array(make_sampler(policy)(mx.array(logits), mx.array(u32)))
-            np.testing.assert_array_equal(found, torch_draw(torch, policy, logits, u32))
+            np.testing.assert_array_equal(found, torch_draw(policy, logits, u32))
     assert ties > 100_000, "a fifth of the rows on the grid"
 
 
 def test_mlx_and_torch_draw_the_same_over_a_real_vocabulary():
-    torch = pytest.importorskip("torch")
     whole, mass_of_whole = DecodingPolicy(1.0), DecodingPolicy(1.6, 20, 0.8, "mlx_lm")
     ranked_whole = DecodingPolicy(1.6, 0, 0.8, "mlx_lm")  # sorts, which is slow: for a quarter of the rows
     for part, u32 in enumerate(np.split(uniforms(256), 8)):
         logits = logits_of(len(u32), 151_936, seed=part, grid=part % 2 == 1)
         for policy in (whole, mass_of_whole, ranked_whole)[: 3 if part < 2 else 2]:
             found = np.array(make_sampler(policy)(mx.array(logits), mx.array(u32)))
-            np.testing.assert_array_equal(found, torch_draw(torch, policy, logits, u32))
+            np.testing.assert_array_equal(found, torch_draw(policy, logits, u32))
+
+
+@pytest.mark.parametrize("policy", POLICIES + TWO_STAGE, ids=name)
+def test_numpy_and_torch_draw_the_same_in_every_policy_and_corner(policy):
+    for logits in (logits_of(64, 3001), logits_of(64, 3001, grid=True), special_rows(), logits_of(3, 1)):
+        for broken in (np.nan, -np.nan, INF):
+            u32 = np.roll(uniforms(logits.shape[0]), 1)
+            np.testing.assert_array_equal(torch_draw(policy, logits, u32), draw(policy, logits, u32))
+            logits[-1, logits.shape[-1] // 2], logits[-2] = broken, -INF
+            np.testing.assert_array_equal(torch_draw(policy, logits, u32), draw(policy, logits, u32))
+
+
+@pytest.mark.parametrize("vocabulary", [48, 3001, 5001])
+def test_torch_draws_rows_of_different_policies_as_each_alone(vocabulary):
+    policies = (POLICIES + TWO_STAGE) * 2
+    np.random.default_rng(0).shuffle(policies)
+    logits, u32 = logits_of(len(policies), vocabulary, grid=True), uniforms(len(policies))
+    logits[5], logits[7] = np.nan, -INF
+    expected = [draw(policy, logits[i : i + 1], u32[i : i + 1])[0] for i, policy in enumerate(policies)]
+    assert torch_draw(policies, logits, u32).tolist() == expected
+
+
+def test_half_precision_is_weighed_in_float32_by_torch_too():
+    torch = pytest.importorskip("torch")
+    from mlx_ssd.torch_ref.policy import draw as drawn_in_torch
+
+    logits, u32 = torch.from_numpy(logits_of(32, 3000)), uniforms(32)
+    for dtype, policy in product((torch.bfloat16, torch.float16), POLICIES[:6]):
+        rounded = logits.to(dtype)
+        found = drawn_in_torch(rounded, policy, u32).numpy()
+        np.testing.assert_array_equal(found, draw(policy, rounded.float().numpy(), u32))
+
+
+@pytest.mark.parametrize("policy", POLICIES + TWO_STAGE, ids=name)
+def test_probabilities_in_torch_are_those_in_mlx(policy):
+    torch = pytest.importorskip("torch")
+    from mlx_ssd.torch_ref.policy import probabilities as probabilities_in_torch
+
+    for logits in (logits_of(40, 200), special_rows()):
+        logits[3] = np.nan
+        found = probabilities_in_torch(policy, torch.from_numpy(logits)).numpy()
+        expected = np.array(probabilities(policy, mx.array(logits)))
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+        np.testing.assert_array_equal(found > 0, expected > 0)
 
 
 @pytest.mark.parametrize("policy", [*POLICIES[:6], *POLICIES[12:15], *TWO_STAGE[:2]], ids=name)

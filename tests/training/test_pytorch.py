@@ -18,7 +18,6 @@ from mlx_ssd.training.loss import Soft, step_gradient
 from .tiny import Row, Settings, randomize_adapter
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 PAPER = DecodingPolicy(1.6, top_k=20, top_p=0.8)
 
 
@@ -36,43 +35,32 @@ def student():
     return model, rows
 
 
-def in_torch(weights):
-    """Transformers' model in float64 with the same adapter: (model, adapter tensors by mlx-lm's names)."""
-    reference = transformers.AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float64).eval()
-    reference.requires_grad_(False)
-    adapter = {name: torch.tensor(np.array(w), dtype=torch.float64, requires_grad=True) for name, w in weights.items()}
-    for name in {key.rpartition(".")[0] for key in adapter}:
-        a, b = adapter[f"{name}.lora_a"], adapter[f"{name}.lora_b"]
-        linear = reference.get_submodule(name)
-        linear.register_forward_hook(lambda _, inputs, output, a=a, b=b: output + Settings.scale * inputs[0] @ a @ b)
-    return reference, adapter
+@pytest.fixture(scope="module")
+def twin(student):
+    """(Transformers' model in float64, the same adapter on it)"""
+    from mlx_ssd.torch_ref.adapter import Adapter
+    from mlx_ssd.torch_ref.model import build
+    from mlx_ssd.torch_ref.weights import TorchWeights
+
+    weights = TorchWeights(model_path())
+    reference = build(model_path(), weights.names, weights.read, "float64")
+    arrays = {name: torch.tensor(np.array(array)) for name, array in lora.adapter_weights(student[0]).items()}
+    return reference, Adapter(reference, arrays, Settings.scale)
 
 
 @pytest.mark.parametrize("policy", [None, PAPER], ids=["tokens", "distribution"])
-def test_loss_and_gradients_agree(student, policy):
+def test_loss_and_gradients_agree(student, twin, policy):
+    from mlx_ssd.torch_ref import loss as torch_loss
+
     model, rows = student
     head = output_head(model)
     soft = Soft(lora.base_of(model, head), policy) if policy else None
     found, gradient = step_gradient(model, head, [pack_rows(rows[:3]), pack_rows(rows[3:])], soft)
+    expected, of_adapter = torch_loss.step_gradient(*twin, rows, policy)
 
-    reference, adapter = in_torch(lora.adapter_weights(model))
-    base = transformers.AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float64).eval()
-    losses = []
-    for row in rows:
-        ids, first = torch.tensor([[*row.prompt_ids, *row.completion_ids]]), len(row.prompt_ids) - 1
-        logits = reference(ids).logits[0, first:-1]
-        if policy is None:
-            targets = torch.tensor(row.completion_ids)
-        else:
-            with torch.no_grad():
-                of_base = base(ids).logits[0, first:-1].float().numpy()
-            targets = torch.tensor(np.array([policy.reference_probabilities(z) for z in of_base]))
-        losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
-    loss = sum(losses) / found.tokens
-    loss.backward()
-
-    assert found.total == pytest.approx(loss.item(), rel=1e-4)
-    for name, expected in adapter.items():
-        expected = expected.grad.numpy()
-        assert np.abs(expected).max() > 1e-4, name
-        assert np.abs(np.array(gradient[name]) - expected).max() < 1e-4 * np.abs(expected).max() + 1e-7, name
+    assert found.total == pytest.approx(expected.total, rel=1e-4)
+    assert found.kept_mass == (pytest.approx(expected.kept_mass, rel=1e-4) if policy else None)
+    for name, array in of_adapter.items():
+        array = array.numpy()
+        assert np.abs(array).max() > 1e-4, name
+        assert np.abs(np.array(gradient[name]) - array).max() < 1e-4 * np.abs(array).max() + 1e-7, name
