@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from mlx_ssd import __version__, downloads
+from mlx_ssd.cli_export import export_command
+from mlx_ssd.cli_parity import parity_command
 from mlx_ssd.cli_suites import eval_command, grade_command
 from mlx_ssd.errors import BadInput, SsdError
 
@@ -56,6 +58,8 @@ def main() -> None:
     mlx-ssd try runs/quickstart "…"   ask base and student the same thing
     mlx-ssd eval RUN --suite NAME     base and students on another problem set
     mlx-ssd grade FILE --suite NAME   score saved generations
+    mlx-ssd export RUN --target NAME  what an app loads, proved to have kept the gain
+    mlx-ssd parity RUN                what MLX computed, beside PyTorch
     mlx-ssd recipes                   what else can be run
     """
     import warnings
@@ -166,6 +170,8 @@ for _name in STAGE_HELP:
 
 main.add_command(eval_command)
 main.add_command(grade_command)
+main.add_command(export_command)
+main.add_command(parity_command)
 
 
 @main.command("probe")

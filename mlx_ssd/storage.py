@@ -65,8 +65,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     shutil.rmtree(retired, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    for file in sorted(partial.iterdir()):
-        fsync(file)
+    for path in sorted(partial.rglob("*")):
+        fsync(path)
     fsync(partial)
     if target.exists():
         # A folder cannot be renamed over a full one; in between there is none, but never half of one.

@@ -40,6 +40,17 @@ def forget(files: RunFiles, *stages: str) -> None:
     files.manifest.write_text(json.dumps(manifest))
 
 
+# Files of minutes, begun first where files are run side by side (--no-loadscope-reorder), or one worker ends alone.
+LONG = (
+    "sampling/test_kill.py", "stages/test_kill.py", "test_run.py", "sampling/test_engine.py", "stand_ins/test_run.py",
+    "report/test_report.py", "training/test_kill.py", "stages/test_train_faults.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))  # stable
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_grades_of_earlier_runs():
     """Tests run their programs: the user's own kept grades are neither read nor written."""

@@ -102,7 +102,7 @@ def test_every_key_of_the_json_is_listed(folder):
 
 def test_the_readme_names_the_options_that_there_are():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = readme[readme.index("    mlx-ssd eval RUN|MODEL") : readme.index("    mlx-ssd recipes [show NAME]")]
+    part = readme[readme.index("    mlx-ssd eval RUN|MODEL") : readme.index("    mlx-ssd export RUN")]
     grade, evaluate = cli.main.commands["grade"], cli.main.commands["eval"]
     known = {option for command in (grade, evaluate) for parameter in command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", part)) <= known
