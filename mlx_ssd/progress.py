@@ -33,6 +33,7 @@ class Progress:
         self._resumed_at = done  # work of an earlier process tells nothing about this one's rate
         self._start = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
+        self._said: int | None = None  # what was done when the last line was shown
 
     def update(self, done: int, detail: str = "") -> None:
         self.done = done
@@ -57,14 +58,17 @@ class Progress:
         return ", ".join(parts)
 
     def _show(self, detail: str) -> None:
+        self._said = self.done
         end = "" if self._terminal else "\n"
         clear = "\r\x1b[K" if self._terminal else ""
         print(clear + self.line(detail), end=end, file=sys.stderr, flush=True)
 
     def finish(self, detail: str = "") -> None:
-        self._show(detail)
         if self._terminal:
+            self._show(detail)
             print(file=sys.stderr, flush=True)
+        elif self._said != self.total:  # a log has that line already
+            self._show(detail)
 
 
 @contextmanager

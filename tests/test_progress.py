@@ -32,3 +32,12 @@ def test_plain_lines_are_rare_where_there_is_no_terminal(monkeypatch, capsys):
         bar.update(step + 1)
     lines = capsys.readouterr().err.splitlines()
     assert 4 <= len(lines) <= 5 and all(line.startswith("train: ") for line in lines)
+
+
+def test_a_log_has_the_last_line_once(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0)
+    bar = progress.Progress("sample", total=2)
+    bar.update(1)
+    bar.update(2)
+    bar.finish()
+    assert capsys.readouterr().err.count("2/2") == 1
