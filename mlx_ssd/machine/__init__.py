@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlx_ssd.machine import memory
+
 PACKAGES = ("mlx-ssd-toolkit", "mlx", "mlx-lm", "transformers", "torch", "numpy")
 
 
@@ -31,7 +33,7 @@ def describe() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.release()}",
         "chip": _chip(),
         "cores": os.cpu_count() or 1,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": memory.physical_bytes(),
     }
 
 
