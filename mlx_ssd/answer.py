@@ -53,4 +53,5 @@ def main(run_dir: str, prompt: str, sample_index: str) -> None:
 
 
 if __name__ == "__main__":
+    models.without_pytorch()
     sys.exit(exit_code(lambda: main(*sys.argv[1:])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -123,6 +124,20 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Any:
             f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "
             "check the name, the network, or `hf auth login` for a gated model"
         ) from None
+
+
+def without_pytorch() -> None:
+    """Import Transformers as where PyTorch is not installed: MLX takes only tokenizers from it, and it would import
+    PyTorch, more than all else that a process starts with. PyTorch itself can be imported afterwards, but not
+    Transformers' models: for processes that compute with MLX alone. Without effect once Transformers is imported.
+    """
+    if "transformers" in sys.modules or "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # to Python: there is none
+    try:
+        import transformers  # noqa: F401
+    finally:
+        del sys.modules["torch"]
 
 
 def load(

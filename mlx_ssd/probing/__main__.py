@@ -59,4 +59,5 @@ def _missing(question: Question, problems: list[Problem]) -> int:
 
 
 if __name__ == "__main__":
+    models.without_pytorch()
     sys.exit(exit_code(lambda: complete(Question.load(Path(sys.argv[1])))))

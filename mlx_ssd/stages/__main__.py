@@ -18,11 +18,12 @@ import traceback
 import warnings
 from pathlib import Path
 
-from mlx_ssd import machine, stages
+from mlx_ssd import machine, models, stages
 from mlx_ssd.child import end_with, exit_code
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.sampling.engines import MLX
 from mlx_ssd.storage import write_json
 
 
@@ -49,6 +50,8 @@ def run(name: str, files: RunFiles, result: Path) -> None:
     recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
     start = time.monotonic()
     unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == name)
+    if unit.stage not in stages.DERIVED and unit.recipe.sample.engine == MLX:
+        models.without_pytorch()
     measured = stages.get(unit.stage).run(unit.recipe, unit.files)
     peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
     if "mlx.core" in sys.modules:

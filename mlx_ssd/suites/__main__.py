@@ -82,4 +82,5 @@ def _take_over(entry: Entry, revision: str) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore", OtherProblems)  # the parent has said it, once
     end_with(int(sys.argv[2]))
+    models.without_pytorch()
     sys.exit(exit_code(lambda: complete(Question.load(Path(sys.argv[1])))))

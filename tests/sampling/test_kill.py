@@ -1,14 +1,11 @@
 """kill -9 at fifty random points of sampling: nothing that was finished is lost, nothing is doubled."""
 
-import subprocess
-import sys
-
 import pytest
 
 from mlx_ssd.records import Sample
 from mlx_ssd.storage import Journal
 from tests import faults
-from tests.sampling.drawing import PROBLEMS, SAMPLES
+from tests.sampling.drawing import PROBLEMS, SAMPLES, draw
 
 KILLS = 50
 
@@ -23,10 +20,7 @@ def keys(path):
 def test_fifty_kills_lose_and_double_nothing(tmp_path):
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
 
-    def command(path):
-        return [sys.executable, "-m", "tests.sampling.drawing", str(path)]
-
-    subprocess.run(command(whole), check=True, env=faults.environment(), stderr=subprocess.DEVNULL)
+    assert faults.Forked(draw, whole).wait() == 0
     lines: list[bytes] = []
 
     def size():
@@ -37,10 +31,10 @@ def test_fifty_kills_lose_and_double_nothing(tmp_path):
         lines = [line for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
         return len(text)
 
-    hit = faults.kill(command(killed), size, whole.stat().st_size, KILLS, seed=0, own_work=True)
+    hit = faults.kill(lambda: faults.Forked(draw, killed), size, whole.stat().st_size, KILLS, seed=0, own_work=True)
     assert hit >= 0.9 * KILLS, "the kills must hit a process at work"
     seen = keys(killed)
     assert 0 < len(seen) < PROBLEMS * SAMPLES, "and leave work for the last one"
-    subprocess.run(command(killed), check=True, env=faults.environment(), stderr=subprocess.DEVNULL)
+    assert faults.Forked(draw, killed).wait() == 0
     assert seen < keys(killed) and len(keys(killed)) == PROBLEMS * SAMPLES
     assert sorted(killed.read_text().splitlines()) == sorted(whole.read_text().splitlines())

@@ -1,9 +1,9 @@
 """Run by test_faults.py in a process of its own: grade and score what lies in a directory, with a stand-in sandbox.
 
-    python -m tests.suites.grading_child file|run DIRECTORY SECONDS
+    python -m tests.suites.grading_child file|run DIRECTORY
 
 file: `mlx-ssd grade`'s way, answers.jsonl into grades.jsonl. run: that of the stages evaluate and score, a run's
-journals of generations. SECONDS a program. The scores go to DIRECTORY/scores.json.
+journals of generations. The scores go to DIRECTORY/scores.json.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def main(mode: str, directory: Path, seconds: float) -> None:
     write_json(directory / "scores.json", facts)
 
 
-if __name__ == "__main__":
+def work(mode: str, directory: Path, seconds: float = 0.0) -> int:
+    """As a process's only work; SECONDS a program."""
     storage.FLUSH_SECONDS = 0.0  # each grade is on disk before the next is waited for
-    sys.exit(exit_code(lambda: main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))))
+    return exit_code(lambda: main(mode, directory, seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(work(sys.argv[1], Path(sys.argv[2])))

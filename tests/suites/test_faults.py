@@ -1,11 +1,11 @@
 """Grading and scoring, killed at any moment, on a full disk, or on a damaged journal: the same scores afterwards,
 nothing graded twice, no generation lost."""
 
-import contextlib
 import random
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -19,8 +19,9 @@ from tests.suites import grading_child, stand_in
 KILLS = 10  # of each of the two ways
 SECONDS = 0.03  # a program, so that there is work to be killed in
 
-def command(mode, directory, seconds=0.0):
-    return [sys.executable, "-m", "tests.suites.grading_child", mode, str(directory), str(seconds)]
+
+def child(mode, directory, seconds=0.0):
+    return faults.Forked(grading_child.work, mode, directory, seconds)
 
 
 def run(mode, directory):
@@ -95,7 +96,7 @@ def test_kill_at_random_moments(ungraded):
             held += len(text)
         return held
 
-    hit = faults.kill(command(mode, directory, SECONDS), size, expected, KILLS, seed=len(mode), own_work=True)
+    hit = faults.kill(lambda: child(mode, directory, SECONDS), size, expected, KILLS, seed=len(mode), own_work=True)
     assert hit >= KILLS - 1, "the kills must hit a process at work"
     assert not (directory / "scores.json").exists() and 0 < size() <= expected
     before = journals(mode, directory)
@@ -116,11 +117,9 @@ def test_kill_while_scoring(ungraded):
     generator = random.Random(0)
     for _ in range(4):
         (directory / "scores.json").unlink(missing_ok=True)
-        process = subprocess.Popen(command(mode, directory), stderr=subprocess.DEVNULL, env=faults.environment())
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(generator.uniform(0.2, 1.2))
+        process = child(mode, directory)
+        time.sleep(generator.uniform(0.05, 0.5))
         process.kill()
-        process.wait()
         assert journals(mode, directory) == before and kept(directory) == kept(whole)
         if (directory / "scores.json").exists():
             assert (directory / "scores.json").read_text() == (whole / "scores.json").read_text()
@@ -143,8 +142,9 @@ def test_a_repetition_runs_nothing(ungraded):
 def test_full_disk(ungraded):
     """A file size limit stands for the full disk: the kernel refuses the write in the same way."""
     mode, directory, whole = ungraded
+    command = [sys.executable, "-m", "tests.suites.grading_child", mode, str(directory)]
     process = subprocess.run(
-        ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *command(mode, directory)],  # 2 KB
+        ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *command],  # 2 KB
         capture_output=True,
         text=True,
         env=faults.environment(),

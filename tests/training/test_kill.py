@@ -1,6 +1,5 @@
 """Killed at any moment and run again, a training ends in the same bytes as one that was never killed."""
 
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,8 @@ from mlx_ssd.training.loop import train
 from tests import faults
 
 from .tiny import Settings, make_rows, tiny_model
-from .train_child import STEPS
+from .train_child import STEPS, train_here
 
-ROOT = Path(__file__).parents[2]
 KILLS = {"tokens": 14, "distribution": 6}
 TOUCHES_FILES = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 
@@ -23,26 +21,20 @@ def snapshot(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def command(directory, targets):
-    return [sys.executable, "-m", "tests.training.train_child", str(directory), targets]
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", ["tokens", "distribution"])
 def test_twenty_kills_between_them(tmp_path, targets):
-    """The wheel's own BLAS: one that is preloaded may split its sums otherwise from run to run."""
-
     def run(directory):
-        finished = subprocess.run(
-            command(directory, targets), capture_output=True, text=True, env=faults.environment(), cwd=ROOT
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout.split()
+        """The steps that it makes."""
+        steps = tmp_path / "steps"
+        assert faults.Forked(train_here, directory, targets, steps).wait() == 0
+        return steps.read_text().split()
 
     assert len(run(tmp_path / "whole")) == STEPS
     whole, log = snapshot(tmp_path / "whole"), tmp_path / "killed" / "train_log.jsonl"
     hit = faults.kill(
-        command(tmp_path / "killed", targets),
+        lambda: faults.Forked(train_here, tmp_path / "killed", targets),
         lambda: log.stat().st_size if log.exists() else 0,
         len(whole[Path("train_log.jsonl")]),
         kills=KILLS[targets],
