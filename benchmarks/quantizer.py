@@ -1,26 +1,27 @@
 """A student in the bits of its 4-bit base: the update-preserving quantizer beside mlx-lm's ways, at small updates.
 
-    python -m benchmarks.quantizer RUN --work FOLDER [--scale 1 0.25] [--method fuse ours] [--seed 0] [--texts 40]
+    python -m benchmarks.quantizer RUN --work FOLDER [--scale 1 0.25] [--method fuse ours] [--seed 0 1] [--texts 40]
 
 RUN is a finished run. Its base is quantized with mlx_lm.convert (4 bits, groups of 64), and its adapter put on that
-with its scale times each of --scale. One row a method and scale is appended to benchmarks/results/quantizer.jsonl: the
-mean KL(base with adapter || method) in nats over the completion tokens of each text, with a bootstrap interval over
-texts; that of the base without adapter; of the weights' update, share and noise (mlx_ssd.export.survival); processor
+with its scale times each of --scale. One row a method, scale and seed is appended to
+benchmarks/results/quantizer.jsonl: the mean KL(base with adapter || method) in nats over the completion tokens of each
+text; that of the base without adapter; of the weights' update, share and noise (mlx_ssd.export.survival); processor
 seconds; peak bytes of arrays. The texts are the student's answers to test problems, one a problem; the methods
-calibrate on samples of training problems.
+calibrate on samples of training problems, those that an export takes (seed 0) or as many others (further seeds).
 
 fuse  `mlx_lm fuse`
 gptq  the fused weights through mlx_lm.quant.gptq, all in 4 bits
-dwq   `mlx_lm fuse`, then mlx_lm.quant.dwq towards the adapter's logits: as many texts and steps as ours, its own
-      settings but for a learning rate of 1e-4 (1e-6 moves nothing in so few steps), temperature 1 and float32
+dwq   `mlx_lm fuse`, then mlx_lm.quant.dwq towards the student's logits: the same texts and as many steps as ours, its
+      own settings but for a learning rate of 1e-4 (1e-6 moves nothing in so few steps), temperature 1 and float32
 ours  mlx_ssd.export.quantizer
 """
 
 import argparse
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,12 @@ from mlx_ssd.export.source import Source, source_of
 from mlx_ssd.export.survival import survival
 from mlx_ssd.export.texts import drawn
 from mlx_ssd.models import ModelSource
-from mlx_ssd.statistics import bootstrap_mean
 from mlx_ssd.storage import read_json, write_json
 from mlx_ssd.weights import AdaptedWeights
 
 Rows = list[Any]
 SHOWN = ("method", "scale", "seed", "kl", "kl_base", "share", "cpu_seconds")
+RESAMPLES = 10_000
 
 
 def fuse(source: Source, rows: Rows) -> nn.Module:
@@ -65,11 +66,11 @@ def by_gptq(source: Source, rows: Rows) -> nn.Module:
 
 
 def by_dwq(source: Source, rows: Rows) -> nn.Module:
-    student, _ = models.load(source.base, "float32", source.adapter)
+    student = whole_student(source)
     model, size = fuse(source, rows), distilling.ROWS_PER_STEP
     texts = [([*row.prompt_ids, *row.completion_ids], len(row.prompt_ids)) for row in rows]
     settings = {"dtype": mx.float32, "temperature": 1.0, "batch_size": size, "max_seq_length": 1024, "seed": 0}
-    for _ in range(distilling.EPOCHS):
+    for _ in range(math.ceil(distilling.STEPS * size / len(rows))):
         target = lambda batch, i, split: student(batch)  # noqa: E731
         dwq.dwq_quantize(model, target, Adam(1e-4, bias_correction=True), texts, texts[:size], **settings)
     return model.eval()
@@ -145,7 +146,7 @@ def measure(source: Source, method: str, rows: Rows, texts: list[Any]) -> dict[s
     assert form == [(name, array.shape) for name, array in sorted(tree_flatten(model.parameters()))]  # no bit more
     layers = survival(AdaptedWeights(source.base.path, source.adapter), weights_of(model))
     kl = divergences(reference, logits(model, texts))
-    facts |= {"kl": asdict(bootstrap_mean(kl)), "kl_base": float(divergences(reference, plain).mean())}
+    facts |= {"kl": float(kl.mean()), "kl_texts": kl.tolist(), "kl_base": float(divergences(reference, plain).mean())}
     return facts | {name: float(np.mean([row[name] for row in layers])) for name in ("share", "noise")}
 
 
@@ -157,44 +158,81 @@ def logits(model: nn.Module, texts: list[Any]) -> list[np.ndarray]:
 
 def run(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
-    source = quantized(source_of(options.run), options.work)
+    source = source_of(options.run)
+    name, source = source.base_name, quantized(source, options.work)
     texts, origin = drawn(source, options.texts)
-    rows = calibration(source, options.seed)
-    shown = {" ".join(map(str, text.prompt_ids)) for text in texts}
-    rows = [row for row in rows if " ".join(map(str, row.prompt_ids)) not in shown]
-    journal.append("quantizer", journal.RESULTS, _rows(options, source, rows, texts, origin), render, SHOWN)
+    facts = {"model": name, "texts": len(texts), "from": origin}
+    journal.append("quantizer", journal.RESULTS, _rows(options, source, texts, facts), render, SHOWN)
 
 
 def _rows(
-    options: argparse.Namespace, source: Source, rows: Rows, texts: list[Any], origin: str
+    options: argparse.Namespace, source: Source, texts: list[Any], facts: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    for scale in options.scale:
-        for method in options.experiment:
-            facts = {"method": method, "scale": scale, "seed": options.seed, "texts": len(texts), "from": origin}
-            facts |= measure(scaled(source, scale, options.work), method, rows, texts)
-            yield facts | {"calibration": len(rows)} | journal.provenance("quantizer")
+    shown = {text.prompt_ids for text in texts}
+    for seed in options.seed:
+        rows = [row for row in calibration(source, seed) if tuple(row.prompt_ids) not in shown]
+        size = {"calibration": len(rows), "calibration_tokens": sum(len(row.completion_ids) for row in rows)}
+        for scale in options.scale:
+            for method in options.experiment:
+                if method == "fuse" and seed != options.seed[0]:
+                    continue  # it looks at no text
+                found = measure(scaled(source, scale, options.work), method, rows, texts)
+                named = {"method": method, "scale": scale, "seed": seed}
+                yield facts | named | found | size | journal.provenance("quantizer")
 
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
-    """The journal as a table; of a method measured again at a scale and seed, the last."""
-    last = {(row["scale"], row["method"], row["seed"]): row for row in rows}
+    """The journal as a page."""
+    return (
+        "# 4 bits with the update: KL from the student, in nats a token\n\n"
+        "Made by `python -m benchmarks.quantizer` (its docstring says what each column is) from quantizer.jsonl. A "
+        "method's KL is the mean over texts and seeds; *by fuse* is that by the KL of `mlx_lm fuse` on the same texts, "
+        "with the 95 % interval of a bootstrap over texts and seeds, and then for each seed alone; *by base* is by the "
+        "KL of the base without adapter.\n\n" + table(rows)
+    )
+
+
+def newest(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, float], dict[str, list[dict[str, Any]]]]:
+    """(model, scale) -> method -> a row a seed; of a method measured again at a scale and seed, the last."""
+    last = {(row["model"], row["scale"], row["method"], row["seed"]): row for row in rows}
+    found: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
+    for (model, scale, method, _), row in sorted(last.items(), key=lambda item: (item[0][0], -item[0][1], item[0][2:])):
+        found.setdefault((model, scale), {}).setdefault(method, []).append(row)
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "# 4 bits with the update: KL from the student, in nats a token",
-        "",
-        "Made by `python -m benchmarks.quantizer` (its docstring says what each column is) from quantizer.jsonl. "
-        "Below: the method's KL by that of `mlx_lm fuse`, and by that of the base without adapter.",
-        "",
-        "| update | method | seed | KL [95 %] | by fuse | by base | share | noise | CPU s | arrays MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | update | method | KL | by fuse [95 %] | each seed | by base | share | noise | CPU s | arrays MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (scale, method, seed), row in sorted(last.items(), key=lambda item: (-item[0][0], item[0][1:])):
-        kl, fused = row["kl"], last.get((scale, "fuse", 0))
-        interval = f"{kl['mean']:.2e} [{kl['low']:.2e}, {kl['high']:.2e}]"
-        by_fuse = f"{kl['mean'] / fused['kl']['mean']:.3f}" if fused else ""
-        rest = f"{kl['mean'] / row['kl_base']:.3f} | {row['share']:.2f} | {row['noise']:.2f}"
-        cost = f"{row['cpu_seconds']:.0f} | {row['peak_bytes'] / 1e6:.0f}"
-        lines.append(f"| {scale:g} | {method} | {seed} | {interval} | {by_fuse} | {rest} | {cost} |")
+    for (model, scale), methods in newest(rows).items():
+        for method, found in methods.items():
+            lines.append(f"| {model} | {scale:g} | {method} | {_cells(found, methods.get('fuse', []))} |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(found: list[dict[str, Any]], fused: list[dict[str, Any]]) -> str:
+    mean = {name: np.mean([row[name] for row in found]) for name in ("kl", "kl_base", "share", "noise", "cpu_seconds")}
+    by_fuse = each = ""
+    if fused:
+        kl, of_fuse = np.array([row["kl_texts"] for row in found]), np.array(fused[-1]["kl_texts"])
+        low, high = ratio_interval(kl, of_fuse)
+        by_fuse = f"{kl.mean() / of_fuse.mean():.3f} [{low:.3f}, {high:.3f}]"
+        each = ", ".join(f"{texts.mean() / of_fuse.mean():.2f}" for texts in kl)
+    rest = f"{mean['kl'] / mean['kl_base']:.3f} | {mean['share']:.2f} | {mean['noise']:.2f} | {mean['cpu_seconds']:.0f}"
+    return f"{mean['kl']:.2e} | {by_fuse} | {each} | {rest} | {max(row['peak_bytes'] for row in found) / 1e6:.0f}"
+
+
+def ratio_interval(kl: np.ndarray, of_fuse: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of mean kl [seeds, texts] / mean of_fuse [texts]: seeds and texts are drawn with
+    replacement, a text for both at once. With few seeds it is somewhat too narrow."""
+    draw = np.random.default_rng(0)
+    texts = draw.integers(kl.shape[1], size=(RESAMPLES, kl.shape[1]))
+    seeds = draw.integers(len(kl), size=(RESAMPLES, len(kl)))
+    found = kl[seeds[:, :, None], texts[:, None, :]].mean(axis=(1, 2)) / of_fuse[texts].mean(axis=1)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def main() -> int:
@@ -203,8 +241,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--scale", type=float, nargs="+", default=[1, 1 / 4, 1 / 16])
     parser.add_argument("--method", dest="experiment", nargs="+", default=list(METHODS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--texts", type=int, default=24)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--texts", type=int, default=100)
     return journal.start("quantizer", parser, METHODS, run)
 
 

@@ -149,9 +149,32 @@ def test_gradients_pass_the_rounding_to_the_stored_type():
     grid = layer._grid
     of_groups = np.array(x.sum(axis=0)).reshape(2, 32)
     by_bias = np.abs(grid.scales) * of_groups.sum(axis=1)
-    by_scale = grid.scales * (grid.integers.reshape(6, 2, 32) * of_groups).sum(axis=2)
+    integers = grid.integers.reshape(6, 2, 32).astype(np.float32)
+    standard = (integers - integers.mean(axis=2, keepdims=True)) / integers.std(axis=2, keepdims=True)
+    by_scale = grid.scales * (standard * of_groups).sum(axis=2)
     assert np.abs(np.array(gradient["bias_steps"]) - by_bias).max() < 1e-3 * np.abs(by_bias).max()
     assert np.abs(np.array(gradient["scale_steps"]) - by_scale).max() < 1e-3 * np.abs(by_scale).max()
+
+
+def test_a_step_of_scale_and_one_of_bias_move_weights_by_a_step_and_do_not_undo_each_other():
+    layer = Tuned(Grid.of(linear(), mx.float32), None)
+    before, moves = layer(mx.eye(64)), {}
+    for name in ("scale_steps", "bias_steps"):
+        layer[name] = layer[name] + 1
+        moves[name] = np.array(layer(mx.eye(64)) - before).T.reshape(6, 2, 32)
+        moves[name] /= np.abs(layer._grid.scales)[..., None]
+        layer[name] = layer[name] - 1
+        assert np.abs(np.sqrt(np.square(moves[name]).mean(axis=2)) - 1).max() < 1e-3
+    assert np.abs((moves["scale_steps"] * moves["bias_steps"]).mean(axis=2)).max() < 1e-3
+
+
+def test_a_group_of_one_integer_can_be_tuned():
+    """Its spread is 0, and scale and bias are the same change."""
+    module = linear()
+    module.weight = mx.full(module.weight.shape, 0x55555555, mx.uint32)
+    layer = Tuned(Grid.of(module, mx.float32), None)
+    gradient = nn.value_and_grad(layer, lambda x: layer(x).sum())(mx.random.normal((3, 64)))[1]
+    assert mx.isfinite(gradient["scale_steps"]).all() and mx.abs(gradient["bias_steps"]).min() > 0
 
 
 def calibrated(run, count=24):
@@ -176,7 +199,7 @@ def source(run_dir):
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(distilling, "EPOCHS", 4)
+    monkeypatch.setattr(distilling, "STEPS", 24)
     monkeypatch.setattr(distilling, "ROWS_PER_STEP", 4)
 
 
@@ -219,7 +242,7 @@ def test_the_update_survives_where_plain_rounding_loses_it(source, short, tmp_pa
 
 
 def test_a_fit_is_deterministic_and_made_once(source, short, monkeypatch):
-    monkeypatch.setattr(distilling, "EPOCHS", 1)
+    monkeypatch.setattr(distilling, "STEPS", 2)
     first = quantizer.fit(source.base, source.adapter, calibration(source)[:8], silent)
     second = quantizer.fit(source.base, source.adapter, calibration(source)[:8], silent)
     assert all(mx.array_equal(a, b) for (_, a), (_, b) in zip(tree_flatten(first), tree_flatten(second), strict=True))

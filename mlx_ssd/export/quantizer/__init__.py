@@ -11,6 +11,7 @@ The result has the base's bits, groups, types and sizes. What no adapter changed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mlx_ssd import models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.export.quantizer.distilling import ROW_TOKENS, distil
 from mlx_ssd.export.quantizer.grid import Grid
-from mlx_ssd.export.quantizer.rounding import integers, second_moments
+from mlx_ssd.export.quantizer.rounding import MOMENT_ROWS, integers, second_moments
 from mlx_ssd.models import ModelSource
 from mlx_ssd.training.batches import micro_batches
 from mlx_ssd.training.documents import can_pack
@@ -50,7 +51,7 @@ def fit(
         raise BadInput("there is no text to calibrate on; run `sample` first")
     _unpacked_on_cpu(student)
     head, packed = output_head(student), can_pack(student)
-    batches = list(micro_batches(rows, ROW_TOKENS, packed))
+    batches = list(micro_batches(rows[:: math.ceil(len(rows) / MOMENT_ROWS)], ROW_TOKENS, packed))
     widths = {path: weights.shape(f"{path}.weight")[1] for path in quantized}
     grids, sizes = {}, []
     for path, moment in second_moments(student, head, widths, batches):

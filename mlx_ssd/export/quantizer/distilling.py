@@ -25,29 +25,38 @@ from mlx_ssd.training.loss import Soft, step_gradient
 from mlx_ssd.training.recompute import recomputed_layers
 from mlx_ssd.training.schedule import learning_rate
 
-EPOCHS = 3
+STEPS = 48
 ROWS_PER_STEP = 8
 ROW_TOKENS = 1024
 PEAK = 0.1  # of the mean size of the update, in steps of the grid: so far a weight moves in one optimizer step
-MOST = 0.005  # steps of the grid
+MOST = 0.01  # steps of the grid
 WHOLE = DecodingPolicy(temperature=1.0)  # every token, as the student has it
 
 
 class Tuned(nn.Module):
     """A quantized linear layer whose scales and biases are trained: as float32 numbers in steps of the grid, but
-    rounded as they will be stored, straight through for the gradient."""
+    rounded as they will be stored, straight through for the gradient.
+
+    A group's scale is changed about the middle of its integers, and by their standard deviation, so that a step of
+    either number moves the group's weights by a step (root mean square), and neither undoes the other: Adam moves all
+    numbers alike, and a scale as stored would move weights of 4 bits eight times as far as a bias.
+    """
 
     def __init__(self, grid: Grid, bias: mx.array | None):
         super().__init__()
         self.scale_steps = mx.zeros(grid.scales.shape)
         self.bias_steps = mx.zeros(grid.scales.shape)
         self._grid, self._bias = grid, bias
+        integers = grid.integers.reshape(*grid.scales.shape, -1).astype(np.float32)
+        self._middle = mx.array(integers.mean(axis=-1))
+        self._spread = mx.array(np.maximum(integers.std(axis=-1), 1))  # 0 where a group has one integer
         self._integers = pack(grid.integers, grid.bits)
         self._scales, self._biases = mx.array(grid.scales), mx.array(grid.biases)
 
     def _numbers(self) -> tuple[mx.array, mx.array]:
-        scales = self._scales * (1 + self.scale_steps)
-        biases = self._biases + mx.abs(self._scales) * self.bias_steps
+        moved = self._scales * self.scale_steps / self._spread
+        scales = self._scales + moved
+        biases = self._biases - moved * self._middle + mx.abs(self._scales) * self.bias_steps
         return _rounded(scales, self._grid.dtype), _rounded(biases, self._grid.dtype)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -87,15 +96,14 @@ def distil(
         return completion_states(student, head, batch), of_student
 
     plan = BatchPlan(rows, rows_per_step=ROWS_PER_STEP, row_tokens=ROW_TOKENS, packed=can_pack(model), seed=0)
-    steps = EPOCHS * plan.steps_per_epoch
     peak = min(PEAK * size, MOST)
     optimizer = Adam(learning_rate=peak, betas=[0.9, 0.95], bias_correction=True)
     with recomputed_layers(model):
-        for step in range(steps):
-            report(step, steps)
+        for step in range(STEPS):
+            report(step, STEPS)
             batches = plan.batches(*divmod(step, plan.steps_per_epoch))
             _, gradient = step_gradient(model, head, batches, Soft(target, WHOLE))
-            optimizer.learning_rate = learning_rate(step, steps, peak=peak, warmup_fraction=0.05, final_fraction=0.02)
+            optimizer.learning_rate = learning_rate(step, STEPS, peak=peak, warmup_fraction=0.05, final_fraction=0.02)
             optimizer.update(model, tree_unflatten(list(gradient.items())))
             mx.eval(model.trainable_parameters(), optimizer.state)
     return {path: layer.tuned() for path, layer in layers.items()}

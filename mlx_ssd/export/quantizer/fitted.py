@@ -15,9 +15,12 @@ from mlx_ssd.storage import Journal, atomic_path, hash_json
 from mlx_ssd.training.arrays import write_arrays
 from mlx_ssd.training.rows import TokenRow
 
-COUNT = 128
+COUNT = 384
 MAX_TOKENS = 256  # of a completion: the memory of a step is bounded, and later positions teach little that is new
-SETTINGS = [rounding.DAMPING, *(getattr(distilling, name) for name in ("EPOCHS", "ROWS_PER_STEP", "PEAK", "MOST"))]
+SETTINGS = [
+    *(rounding.DAMPING, rounding.MOMENT_ROWS),
+    *(distilling.STEPS, distilling.ROWS_PER_STEP, distilling.PEAK, distilling.MOST),
+]
 
 
 def calibration(source: Source, count: int = COUNT) -> list[TokenRow]:

@@ -19,6 +19,7 @@ from mlx_ssd.training.batches import Batch
 from mlx_ssd.training.forward import Head, completion_states
 
 DAMPING = 0.01  # of the mean diagonal, as in the paper: directions that calibration never saw are not free
+MOMENT_ROWS = 128  # as many texts as in the paper: a large model takes a pass over them for every few layers
 MOMENT_BYTES = 2 * 2**30  # of second moments in memory at once; the others wait for a further pass over the texts
 
 
