@@ -8,9 +8,6 @@ fingerprint was made of, so that a difference can be named.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import machine, models, stages
-from mlx_ssd.errors import BadInput, SsdError, WorkFailed
+from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import Unit
 from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, write_atomic, write_json
+from mlx_ssd.supervision import Failure, supervise
+
+HEAVY = ("sample", "train", "evaluate")  # stages with a budget of memory
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,19 @@ class Plan:
     difference: str = ""
 
 
-INTERRUPT_SECONDS = 2.0
-
-
-class Interrupted(SsdError):
-    exit_code = 130
-
-
 def run(
     recipe: Recipe | str | Path,
     out: str | Path | None = None,
     only: Sequence[str] = stages.NAMES,
     redo: bool = False,
+    planned: dict[str, Any] | None = None,
 ) -> RunFiles:
     """Bring the run directory `out` (default runs/NAME) to where `recipe` wants it.
 
     Stages whose fingerprint and outputs are unchanged are skipped; an interrupted one goes on where
     it stopped. A stage begun with other settings is refused, unless `redo`, which throws its results
-    away. Raises BadInput (exit 2), WorkFailed (exit 1) or Interrupted (exit 130).
+    away. `planned` is kept as plan.json, for the report to set beside what was measured; what stands there already
+    stays, unless `redo`. Raises BadInput (exit 2), WorkFailed (exit 1) or Interrupted (exit 130).
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
@@ -68,6 +63,8 @@ def run(
     machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
+        if planned and (redo or not files.plan.exists()):
+            write_json(files.plan, planned)
         for unit in stages.units(recipe, files.directory):
             if unit.stage not in only:
                 continue
@@ -221,14 +218,21 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     remove(result)
     # -P: no module of the user's current folder may stand in for one of Python's.
     command = [sys.executable, "-P", "-m", "mlx_ssd.stages", name, str(files.directory)]
-    command += ["--result", str(result), "--parent", str(os.getpid())]
+    command += ["--result", str(result)]
+
+    def survived(failure: Failure) -> None:
+        _log(files, failure.sentence)
+        entry["failures"] = [*entry.get("failures", []), failure.facts]
+        write_json(files.manifest, manifest)
+
+    again = "the same command goes on where it stopped"
+    if unit.stage in HEAVY:
+        again += f", with --set {unit.stage}.memory_gb=… in less memory"
     _log(files, f"{name}: started")
-    code = supervise(command, lock)
+    code = supervise(command, lock, name=name, directory=files.directory, again=again, on_failure=survived)
     _log(files, f"{name}: ended with {code}")
     if code == 130:
         raise Interrupted(f"interrupted during {name}; the same command goes on from there")
-    if code < 0:
-        raise WorkFailed(f"{name} was ended by {cause(-code)}; the same command goes on where it stopped")
     if code:
         # The stage has said why, in one sentence, on the terminal.
         raise WorkFailed("") if code == 1 else BadInput("")
@@ -242,34 +246,6 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     }
     remove(result)
     write_json(files.manifest, manifest)
-
-
-def supervise(command: list[str], lock: int) -> int:
-    """Run a process that computes, and wait. Ctrl-C reaches the child too (same terminal): it saves and ends, we wait.
-    The child holds the lock with us: should we alone be killed, nobody else starts before it is gone."""
-    process = subprocess.Popen(command, env=machine.stage_environment(), pass_fds=(lock,))
-    interrupted, patience = False, None
-    while True:
-        try:
-            code = process.wait(patience)
-            break
-        except KeyboardInterrupt:
-            if interrupted:
-                process.kill()
-            interrupted, patience = True, INTERRUPT_SECONDS
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # it was only starting, or we alone were interrupted
-            patience = None
-    return 130 if interrupted or code == -signal.SIGINT else code
-
-
-def cause(number: int) -> str:
-    """The signal that ended a process, in words."""
-    name = signal.Signals(number).name
-    if number in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
-        knobs = "set sample.memory_gb, train.memory_gb or evaluate.memory_gb"
-        return f"{name}, most likely for want of memory ({knobs})"
-    return name
 
 
 def _log(files: RunFiles, text: str) -> None:

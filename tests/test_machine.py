@@ -1,8 +1,15 @@
-"""The environment of the processes that compute, and what the manifest says of the machine."""
+"""The environment of the processes that compute, what the manifest says of the machine, and what bounds its memory."""
 
+import subprocess
+import sys
+from collections import namedtuple
 from pathlib import Path
 
-from mlx_ssd import machine
+import pytest
+
+from mlx_ssd import heartbeat, machine
+from mlx_ssd.machine import memory, power
+from mlx_ssd.machine.working_set import keep_mlx_within, working_set
 
 
 def test_openblas_is_preloaded_where_it_is_found(monkeypatch):
@@ -32,3 +39,96 @@ def test_description_and_versions():
     assert described["cores"] >= 1 and described["memory_bytes"] > 2**28 and described["chip"]
     assert {"python", "mlx", "mlx-lm", "numpy"} <= set(machine.versions())
     assert machine.peak_rss_bytes() > 1e6
+
+
+class Groups:
+    """A machine's control groups, in a folder."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        monkeypatch.setattr(memory.sys, "platform", "linux")
+        monkeypatch.setattr(memory, "CONTROL_GROUPS", folder)
+        monkeypatch.setattr(memory, "OWN_GROUPS", folder / "own")
+        monkeypatch.setattr(memory, "KERNEL_COUNTERS", folder / "vmstat")
+        monkeypatch.setattr(memory, "physical_bytes", lambda: 16_000_000_000)
+
+    def write(self, **files):
+        for name, text in files.items():
+            path = self.folder / name.replace("__", "/").replace("_DOT_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    return Groups(tmp_path, monkeypatch)
+
+
+def test_memory_without_control_groups_is_that_of_the_machine(groups):
+    assert memory.limits()["memory"] == 16_000_000_000 and "control group" not in memory.limits()
+    assert memory.kills_for_memory() is None
+    groups.write(vmstat="pgfault 5\noom_kill 7\n")
+    assert memory.kills_for_memory() == 7
+
+
+def test_a_control_group_of_version_2_or_one_above_it_bounds_the_memory(groups):
+    groups.write(own="0::/user/app\n", user__memory_DOT_max="2000000000\n", user__app__memory_DOT_max="max\n")
+    assert memory.limits()["control group"] == memory.limit_bytes() == 2_000_000_000
+    groups.write(user__app__memory_DOT_max="1000000000\n", user__app__memory_DOT_events="low 0\noom 3\noom_kill 2\n")
+    assert memory.limit_bytes() == 1_000_000_000 and memory.kills_for_memory() == 2
+
+
+def test_a_control_group_of_version_1_bounds_the_memory_where_it_has_a_limit(groups):
+    groups.write(own="5:cpu,memory:/a\n0::/\n", memory__a__memory_DOT_limit_in_bytes="9223372036854771712\n")
+    assert "control group" not in memory.limits()
+    groups.write(memory__memory_DOT_limit_in_bytes="3000000000\n")
+    groups.write(memory__memory_DOT_oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    assert memory.limit_bytes() == 3_000_000_000 and memory.kills_for_memory() == 4
+
+
+def test_in_a_container_its_own_group_is_mounted_as_the_root(groups):
+    groups.write(own="0::/of/the/host\n", memory_DOT_max="700000000\n")
+    assert memory.limit_bytes() == 700_000_000
+
+
+def test_an_address_space_bounds_the_memory():
+    code = "from mlx_ssd.machine import memory; print(memory.limits()['address space'])"
+    command = ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == str(4_000_000 * 1024)
+
+
+def test_the_working_set_is_of_what_bounds_the_process(monkeypatch):
+    import mlx.core as mx
+
+    monkeypatch.setattr(memory, "limit_bytes", lambda: 10_000_000_000)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert working_set() == 5_850_000_000
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for recommended, expected in ((8_000_000_000, 7_200_000_000), (12_000_000_000, 9_000_000_000)):
+        described = {"max_recommended_working_set_size": recommended}
+        monkeypatch.setattr(mx, "device_info", lambda described=described: described)
+        assert working_set() == expected
+
+
+@pytest.mark.parametrize("metal, cap, most", [(False, None, 5_850), (True, None, 5_850), (True, 4_000, 4_000)])
+def test_mlx_is_kept_below_the_working_set(monkeypatch, metal, cap, most):
+    import mlx.core as mx
+
+    given = {}
+    monkeypatch.setattr(memory, "limit_bytes", lambda: 10_000)
+    monkeypatch.setattr(heartbeat, "cap", cap)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    for name in ("memory", "cache", "wired"):
+        monkeypatch.setattr(mx, f"set_{name}_limit", lambda size, name=name: given.update({name: size}))
+    monkeypatch.setattr(sys, "platform", "linux")
+    keep_mlx_within()
+    assert given == {"memory": most, "cache": most // 10} | ({"wired": most} if metal else {})
+
+
+def test_battery(monkeypatch):
+    Battery = namedtuple("Battery", "percent secsleft power_plugged")
+    for battery, expected in (
+        (None, None), (Battery(80, 9, True), None), (Battery(80, 9, None), None), (Battery(55, 9, False), 55.0),
+    ):  # fmt: skip
+        monkeypatch.setattr(power.psutil, "sensors_battery", lambda battery=battery: battery, raising=False)
+        assert power.on_battery() == expected

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import export
-from mlx_ssd.child import end_with, exit_code
+from mlx_ssd.child import exit_code
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.export import Target, card, swift
 from mlx_ssd.export.grading import failure, grade_export
@@ -99,9 +99,7 @@ def main() -> int:
     parser.add_argument("--arm", required=True)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--grade", action="store_true")
-    parser.add_argument("--parent", type=int, required=True, help="pid of the process that waits for this one")
     arguments = parser.parse_args()
-    end_with(arguments.parent)
     work = check if arguments.check else make
     warnings.simplefilter("ignore", OtherProblems)  # the run's own stages have said it
     source = (arguments.run, arguments.arm)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import export, machine
-from mlx_ssd.errors import BadInput, SsdError, WorkFailed
+from mlx_ssd.errors import BadInput, Interrupted, SsdError, WorkFailed
 from mlx_ssd.export.source import Source, source_of
 from mlx_ssd.grading.levels import check_level
-from mlx_ssd.pipeline import Interrupted, cause, supervise
 from mlx_ssd.storage import read_json, run_lock
+from mlx_ssd.supervision import supervise
 
 
 def export_run(
@@ -84,10 +83,9 @@ def _in_a_process(source: Source, name: str, precision: str, options: Sequence[s
     """Whether it came out well; what went wrong has been said."""
     # -P: no module of the user's current folder may stand in for one of Python's.
     command = [sys.executable, "-P", "-m", "mlx_ssd.export", str(source.files.directory), name, precision]
-    command += ["--arm", source.files.arm, "--parent", str(os.getpid()), *options]
-    code = supervise(command, lock)
+    command += ["--arm", source.files.arm, *options]
+    again, directory = "the same command begins that export again", source.files.directory
+    code = supervise(command, lock, name=f"the export of {name}", directory=directory, again=again)
     if code == 130:
         raise Interrupted("interrupted; nothing half-written is left, the same command begins that export again")
-    if code < 0:
-        raise WorkFailed(f"the export of {name} was ended by {cause(-code)}")
     return code == 0

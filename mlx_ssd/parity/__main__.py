@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from mlx_ssd import machine, parity
-from mlx_ssd.child import end_with, exit_code
+from mlx_ssd.child import exit_code
 from mlx_ssd.export.source import Source, source_of
 from mlx_ssd.parity.subject import subject_of
 from mlx_ssd.progress import progress
@@ -54,9 +54,7 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--result", type=Path, required=True)
-    parser.add_argument("--parent", type=int, required=True, help="pid of the process that waits for this one")
     arguments = parser.parse_args()
-    end_with(arguments.parent)
     return exit_code(lambda: measure(source_of(arguments.run, arguments.arm), arguments.result))
 
 

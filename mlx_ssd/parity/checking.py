@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import machine
-from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.export.source import source_of
 from mlx_ssd.layout import MAIN
-from mlx_ssd.pipeline import Interrupted, cause, supervise
 from mlx_ssd.storage import read_json, run_lock
+from mlx_ssd.supervision import supervise
 
 FIGURES = {"max_abs": "max", "mean_abs": "mean", "relative": "relative", "kl": "KL", "top1": "top-1"}
 WIDTH = 112  # columns: narrower, names would be broken
@@ -31,13 +30,13 @@ def compare_run(directory: Path, arm: str = MAIN) -> dict[str, Any]:
     machine.keep_awake()
     # -P: no module of the user's current folder may stand in for one of Python's.
     command = [sys.executable, "-P", "-m", "mlx_ssd.parity", str(directory), "--arm", arm]
-    command += ["--result", str(path), "--parent", str(os.getpid())]
+    command += ["--result", str(path)]
     with run_lock(directory) as lock:
-        code = supervise(command, lock)
+        code = supervise(
+            command, lock, name="the comparison", directory=directory, again="the same command begins again"
+        )
     if code == 130:
         raise Interrupted("interrupted; nothing was written, the same command begins again")
-    if code < 0:
-        raise WorkFailed(f"the comparison was ended by {cause(-code)}")
     if code:
         raise BadInput("") if code == 2 else WorkFailed("")  # the child has said why
     return read_json(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +13,7 @@ import numpy as np
 from mlx_ssd import machine
 from mlx_ssd.controls import Entry
 from mlx_ssd.decoding.policy import DecodingPolicy
-from mlx_ssd.errors import BadInput, SsdError, WorkFailed
+from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.probing import words
 from mlx_ssd.probing.question import PROBLEMS, SAMPLES, Question, ask, recipe_of
 from mlx_ssd.probing.room import FEWEST, estimate
@@ -24,10 +22,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
 from mlx_ssd.statistics import mean_pass_at_k
 from mlx_ssd.storage import Journal, run_lock, write_atomic, write_json
-
-
-class Interrupted(SsdError):
-    exit_code = 130
+from mlx_ssd.supervision import supervise
 
 
 def probe(
@@ -67,14 +62,10 @@ def probe(
 
 def _complete(question: Question, lock: int) -> None:
     command = [sys.executable, "-P", "-m", "mlx_ssd.probing", str(question.directory)]
-    # The child holds the lock with us: should we alone be killed, nobody else starts before it is gone.
-    code = subprocess.run(command, env=machine.stage_environment(), pass_fds=(lock,)).returncode
-    if code in (130, -signal.SIGINT):
+    again = "the same command goes on where it stopped, with --set evaluate.memory_gb=… in less memory"
+    code = supervise(command, lock, name="the probe", directory=question.directory, again=again)
+    if code == 130:
         raise Interrupted("interrupted; the same command goes on from there")
-    if code < 0:
-        name = signal.Signals(-code).name
-        memory = ", most likely for want of memory (set evaluate.memory_gb)" if name in ("SIGKILL", "SIGABRT") else ""
-        raise WorkFailed(f"the probe was ended by {name}{memory}; the same command goes on where it stopped")
     if code:  # it has said why
         raise WorkFailed("") if code == 1 else BadInput("")
 

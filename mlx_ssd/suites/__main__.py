@@ -1,4 +1,4 @@
-"""`python -m mlx_ssd.suites QUESTION PARENT`: draw and grade what a question asks, in a process of its own.
+"""`python -m mlx_ssd.suites QUESTION`: draw and grade what a question asks, in a process of its own.
 
 On Linux the BLAS library must be in place before a process starts, and a Metal out-of-memory abort ends one.
 """
@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from mlx_ssd import models
-from mlx_ssd.child import end_with, exit_code
+from mlx_ssd.child import exit_code
 from mlx_ssd.controls import Entry
 from mlx_ssd.evaluation import generate, grade
 from mlx_ssd.layout import BASE, RunFiles
@@ -81,6 +81,5 @@ def _take_over(entry: Entry, revision: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", OtherProblems)  # the parent has said it, once
-    end_with(int(sys.argv[2]))
     models.without_pytorch()
     sys.exit(exit_code(lambda: complete(Question.load(Path(sys.argv[1])))))

@@ -6,7 +6,6 @@ Beside them SUITE.question.json holds what they were made of; another model or d
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -16,13 +15,14 @@ from typing import Any
 from mlx_ssd import __version__, arms, machine, models
 from mlx_ssd.comparisons import compared, outcome
 from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, test_entries
-from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.layout import BASE, RunFiles
-from mlx_ssd.pipeline import Interrupted, cause, changed_setting, supervise
+from mlx_ssd.pipeline import changed_setting
 from mlx_ssd.recipe import Limits, ProblemSource, Recipe
 from mlx_ssd.stages.evaluate import check_output
 from mlx_ssd.storage import hash_path, read_json, remove, run_lock, write_json
 from mlx_ssd.suites import WITHOUT_CODE, Suite, pass_at
+from mlx_ssd.supervision import supervise
 
 OF_A_RUN = ("evaluate.",)  # what may be set, by the key's beginning
 OF_A_MODEL = ("evaluate.", "prompt.", "model.", "seed")
@@ -236,12 +236,11 @@ def evaluate_suite(question: Question, redo: bool = False) -> dict[str, Any]:
 
 def _complete(question: Question, lock: int) -> None:
     # -P: no module of the user's current folder may stand in for one of Python's.
-    command = [sys.executable, "-P", "-m", "mlx_ssd.suites", str(question.file), str(os.getpid())]
-    code = supervise(command, lock)
+    command = [sys.executable, "-P", "-m", "mlx_ssd.suites", str(question.file)]
+    again = "the same command goes on where it stopped, with --set evaluate.memory_gb=… in less memory"
+    code = supervise(command, lock, name="the evaluation", directory=question.directory, again=again)
     if code == 130:
         raise Interrupted("interrupted; the same command goes on from there")
-    if code < 0:
-        raise WorkFailed(f"the evaluation was ended by {cause(-code)}; the same command goes on where it stopped")
     if code:  # it has said why
         raise WorkFailed("") if code == 1 else BadInput("")
 
