@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlx_ssd.budget import KNOWN_CONFIGS, ModelSize, training_plan
-from mlx_ssd.budget.training import BFLOAT16, resident_bytes, step_bytes, trained_parameters
+from mlx_ssd.budget.training import BFLOAT16, resident_bytes, step_bytes, step_parts, trained_parameters
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Training
 
@@ -64,6 +64,12 @@ class TestBytes:
     def test_a_sample_twice_as_long_takes_twice_as_much(self):
         one, two, four = (step_bytes(QWEN, Training(), n, n, True) for n in (4000, 8000, 16_000))
         assert two == pytest.approx(2 * one) and four == pytest.approx(4 * one)
+
+    def test_only_completion_tokens_have_logits(self):
+        few, all_ = (
+            step_parts(QWEN, Training(), 64, 64, True, positions=positions)["logits"] for positions in (32, None)
+        )
+        assert few == BFLOAT16.logits * 32 * 151_936 and all_ == 2 * few
 
     def test_without_a_plain_head_all_logits_exist(self):
         few, many = (step_bytes(QWEN, Training(), tokens, 1, True, plain_head=False) for tokens in (1000, 2000))

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_ssd.errors import BadInput
-
 # Of bfloat16 matrix work. Prefill of 4-bit Qwen3-4B is published at 1,622 tokens/s on an M4 Max (BENCHMARKS.md), which
 # is 0.29, and at 615 on an M3 Pro (issue 1569): 0.25 to 0.32. An M5 should do better: its neural accelerators are not
 # counted.
@@ -53,13 +51,10 @@ class Chip:
         return self.gpu_cores * TRAINING_FLOPS_PER_GPU_CORE
 
 
-def chip_of(machine: Mapping[str, Any]) -> Chip:
-    """The chip that machine.describe() names. Raises BadInput for one whose speed is not known."""
+def chip_of(machine: Mapping[str, Any]) -> Chip | None:
+    """The chip that machine.describe() names; None for one whose speed is not known."""
     variants = CHIPS.get(machine["chip"])
     if not variants:
-        raise BadInput(
-            f"--hours cannot size a run on {machine['chip']}: its memory bandwidth is not known; leave --hours out and "
-            "choose yourself: --set problems.train.limit=500 --set sample.rows=16 --set evaluate.rows=16"
-        )
-    _, gigabytes, gpu_cores = next((v for v in variants if v[0] == machine["cores"]), variants[0])
+        return None
+    _, gigabytes, gpu_cores = next((v for v in variants if v[0] == machine.get("cores")), variants[0])
     return Chip(gigabytes * 1e9, gpu_cores)

@@ -8,22 +8,19 @@ from typing import Any
 
 from mlx_ssd.errors import BadInput
 
-_QWEN3_4B = {
-    "head_dim": 128,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 36,
-    "num_key_value_heads": 8,
-    "quantization": {"group_size": 64, "bits": 4},
-    "tie_word_embeddings": True,
-    "vocab_size": 151936,
-}
-# The part of config.json that is read here, of models that need not be downloaded to plan with them.
-KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
-    "mlx-community/Qwen3-4B-Instruct-2507-4bit": _QWEN3_4B,
-    "mlx-community/Qwen3-4B-Thinking-2507-4bit": _QWEN3_4B,
-}
+
+class UnusualModel(BadInput):
+    """One whose config.json does not say what is needed to compute its size."""
+
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of a number
+
+
+def stored_dtype(config: Mapping[str, Any]) -> str:
+    """In which the model's numbers are stored, scales of quantized ones included: bfloat16 where it does not say."""
+    config = config.get("text_config") or config
+    named = config.get("torch_dtype") or config.get("dtype")
+    return named if named in BYTES else "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,9 @@ class ModelSize:
     parameters: int
     layer_parameters: int  # of these, what lies in the layers: not the embedding and the head
     active: int  # parameters that a token is multiplied with
+    dtype: str  # in which it computes
     weight_bytes: float
+    cast_bytes: float  # beside these, while numbers are made wider in loading: two of the largest tensor, as measured
     expert_bytes: float  # of these, what lies in experts
     expert_share: float  # of the experts, what one token goes through
     kv_bytes: int  # a token of context
@@ -49,17 +48,20 @@ class ModelSize:
     expert_adapter_parameters: int  # of rank 1, on each expert
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModelSize:
+    def of(cls, config: Mapping[str, Any], dtype: str = "auto") -> ModelSize:
         """From a config.json in the layout of Hugging Face or mlx-lm; a nested text_config counts.
 
-        Raises BadInput for one that does not describe a decoder of the usual kind.
+        dtype: what it computes in once it is loaded (models.load); auto: as it is stored.
+        Raises UnusualModel for one that does not describe a decoder of the usual kind.
         """
         config = config.get("text_config") or config
         try:
             layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
             vocabulary, mlp = config["vocab_size"], config["intermediate_size"]
         except KeyError as missing:
-            raise BadInput(f"the model's config.json has no {missing}; give problems.train.limit yourself") from None
+            raise UnusualModel(
+                f"the model's config.json has no {missing}; give problems.train.limit yourself"
+            ) from None
         head = config.get("head_dim") or hidden // heads
         query, key_value = heads * head, (config.get("num_key_value_heads") or heads) * head
         experts = config.get("num_experts") or config.get("num_local_experts") or 1
@@ -71,9 +73,12 @@ class ModelSize:
         layer_parameters = attention + experts * expert
         parameters = layer_parameters + embedding * (1 if config.get("tie_word_embeddings") else 2)
         quantization = config.get("quantization") or config.get("quantization_config") or {}
-        bits = 32.0 if (config.get("torch_dtype") or config.get("dtype")) == "float32" else 16.0
-        if "bits" in quantization:
-            bits = quantization["bits"] + 32 / (quantization.get("group_size") or 64)
+        dtype = stored_dtype(config) if dtype == "auto" else dtype
+        bits = 8.0 * BYTES[dtype]
+        narrower = BYTES[stored_dtype(config)] < BYTES[dtype] and "bits" not in quantization
+        cast = 2 * embedding * BYTES[stored_dtype(config)] if narrower else 0
+        if "bits" in quantization:  # to each group a scale and a bias
+            bits = quantization["bits"] + 2 * bits / (quantization.get("group_size") or 64)
         mlp_adapter = 3 * layers * (hidden + width)
         return cls(
             layers=layers,
@@ -86,10 +91,12 @@ class ModelSize:
             parameters=parameters,
             layer_parameters=layer_parameters,
             active=attention + used * expert + embedding,  # an embedding is looked up, the head is multiplied with
+            dtype=dtype,
             weight_bytes=parameters * bits / 8,
+            cast_bytes=cast,
             expert_bytes=experts * expert * bits / 8,
             expert_share=used / experts,
-            kv_bytes=2 * layers * key_value * 2,
+            kv_bytes=2 * layers * key_value * BYTES[dtype],
             attention=layers * query,
             adapter_parameters=layers * (2 * (hidden + query) + 2 * (hidden + key_value))
             + (mlp_adapter if experts == 1 else layers * (hidden + experts)),  # of a mixture, the router

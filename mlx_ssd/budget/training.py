@@ -40,11 +40,15 @@ class LayerBytes:
     heads: float  # query and key-value width together
     scores: float  # of samples of up to BLOCK tokens
 
-    def of(self, size: ModelSize, tokens: int, longest: int) -> float:
-        """Of a row of `tokens`, none of whose samples has more than `longest`."""
+    def of(self, size: ModelSize, tokens: int, longest: int, pairs: float | None = None) -> float:
+        """Of a row of `tokens`, none of whose samples has more than `longest`.
+
+        pairs: of tokens whose scores are kept, where that is known; None: as many as there can be.
+        """
         widths = self.hidden * size.hidden + self.mlp * size.mlp + self.heads * (size.query + size.key_value)
-        whole = tokens * longest if longest <= BLOCK else (tokens - longest) * BLOCK
-        return tokens * widths + self.scores * size.heads * whole
+        if pairs is None:
+            pairs = tokens * longest if longest <= BLOCK else (tokens - longest) * BLOCK
+        return tokens * widths + self.scores * size.heads * pairs
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,18 @@ def training_plan(
 
 def resident_bytes(size: ModelSize, train: Training, weight_bytes: float) -> float:
     """What is there all through a training: weights and states."""
+    return sum(resident_parts(size, train, weight_bytes).values())
+
+
+def resident_parts(size: ModelSize, train: Training, weight_bytes: float) -> dict[str, float]:
+    """The same by part: what is frozen, what is trained, and its gradient, moments and copies."""
     trained = trained_parameters(size, train)
     copies = 3 + (train.validation is not None)
     if train.method == "lora":
-        return weight_bytes + 4 * trained * (1 + copies)
+        return {"weights": weight_bytes, "adapter": 4 * trained, "optimizer": 4 * trained * copies}
     copies += train.targets == "distribution"
-    return weight_bytes * (1 - trained / size.parameters) + 4 * trained * (1 + copies)
+    frozen = weight_bytes * (1 - trained / size.parameters)
+    return {"weights": frozen, "trained": 4 * trained, "optimizer": 4 * trained * copies}
 
 
 def step_bytes(
@@ -147,20 +157,41 @@ def step_bytes(
     plain_head: bool = True,
 ) -> float:
     """What a row of `tokens`, none of whose samples has more than `longest`, takes beside that."""
+    return sum(step_parts(size, train, tokens, longest, recompute, dtype=dtype, plain_head=plain_head).values())
+
+
+def step_parts(
+    size: ModelSize,
+    train: Training,
+    tokens: int,
+    longest: int,
+    recompute: bool,
+    *,
+    dtype: str = "bfloat16",
+    plain_head: bool = True,
+    positions: float | None = None,
+    pairs: float | None = None,
+) -> dict[str, float]:
+    """The same by part: what is kept for the backward pass, and the larger of what comes and goes.
+
+    positions: of the row's completion tokens, the only ones that have logits; None: as if all of it were completion.
+    pairs: as in LayerBytes.of.
+    """
     cost = FULL if train.method == "full" else LORA[dtype]
     layers = size.layers * size.trained_share(train.num_layers)
-    layer = cost.kept.of(size, tokens, longest)
+    layer = cost.kept.of(size, tokens, longest, pairs)
     kept, working = layers * layer, WORKING_LAYERS * layer
     if recompute:
         kept, working = layers * tokens * cost.input * size.hidden, cost.working.of(size, tokens, longest)
     if longest > BLOCK:
         working += cost.block * size.heads * BLOCK * longest
-    logits = cost.logits * min(tokens * size.vocabulary, CHUNK_BYTES / 4)
+    logits = cost.logits * min((positions or tokens) * size.vocabulary, CHUNK_BYTES / 4)
     if train.method == "full" and train.num_layers < 0:
         logits += 2 * 4 * size.hidden * size.vocabulary  # the head's own gradient, and a chunk's part of it
     if not plain_head:
         logits += cost.all_logits * tokens * size.vocabulary
-    return max(kept, 4 * trained_parameters(size, train)) + max(working, logits)
+    kept = max(kept, 4 * trained_parameters(size, train))
+    return {"activations": kept, **({"logits": logits} if logits > working else {"working": working})}
 
 
 def trained_parameters(size: ModelSize, train: Training) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from mlx_ssd.layout import BASE
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
+from mlx_ssd.report.prediction import against_plan
 
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
 MANY_CUT = 0.5  # of the samples
@@ -23,9 +24,10 @@ def facts(
     arms: list[dict[str, Any]],
     best: dict[str, Any] | None,
     example: str,
+    plan: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain data. `arms`: of each student, main first, `arm_facts`; `best`: how the base's best
-    decoding was chosen; `example`: a prompt to try."""
+    decoding was chosen; `example`: a prompt to try; `plan`: plan.json, where the run has one."""
     comparisons = [Comparison.model_validate(c) for c in scores["comparisons"]]
     measured = {
         name: entry["measured"]
@@ -35,6 +37,7 @@ def facts(
     seconds: dict[str, float] = defaultdict(float)
     for name, entry in measured.items():
         seconds[name.split(".")[0]] += entry["seconds"]
+    planned = {"plan": against_plan(plan, measured)} if plan else {}
     return {
         "v": 2,
         "recipe": recipe.name,
@@ -49,6 +52,7 @@ def facts(
         "curve": scores["curve"],
         "base_best": best,
         "seconds": {name: round(total, 2) for name, total in seconds.items()},
+        **planned,
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
         "verdict": verdict(comparisons, scores["scores"][0]["graded_problems"]),
         "warnings": warnings(arms, scores),

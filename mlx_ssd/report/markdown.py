@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlx_ssd.progress import duration
+from mlx_ssd.report.prediction import plan_table
 
 MOST_LEVELS = 4  # difficulty columns; a set with more kinds of problems gets none
 
@@ -186,6 +187,7 @@ def render(facts: dict[str, Any]) -> str:
         lines += [f"pass@1 % by temperature on {facts['curve'][0]['suite']}, where settings are chosen:", "", *curve]
     lines += [
         *_section("", [*legend(facts), *details(facts)]),
+        *planned(facts),
         *_section("Not measured here:", facts["not_measured"]),
         "Next:",
         "",
@@ -193,6 +195,12 @@ def render(facts: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def planned(facts: dict[str, Any]) -> list[str]:
+    """The plan beside what was measured, of runs that began with one."""
+    table = _markdown(plan_table(facts))
+    return ["What the plan said (MLX's peak memory; stages' times), and what it took:", "", *table] if table else []
 
 
 def _section(title: str, items: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_ssd.report.markdown import curve_table, difference_table, legend, score_table
+from mlx_ssd.report.prediction import plan_table
 
 
 def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) -> None:
@@ -31,6 +32,7 @@ def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) ->
         console.print(line, soft_wrap=True, markup=False)
     if facts["curve"]:
         table(f"pass@1 % by temperature on {facts['curve'][0]['suite']}", curve_table(facts))
+    table("planned, and what it took", plan_table(facts))
     for line in legend(facts):
         console.print(line, soft_wrap=True, markup=False)
     console.print("Not measured here:")

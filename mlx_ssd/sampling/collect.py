@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mlx_ssd import heartbeat
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.errors import BadInput
@@ -108,7 +109,7 @@ def collect(
     if not requests:
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
     chosen = engine_of(engine)
-    memory = chosen.working_set() if memory_gb is None else int(memory_gb * 1e9)
+    memory = heartbeat.budget(chosen.working_set() if memory_gb is None else int(memory_gb * 1e9))
     decoding = chosen.decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory)
     start = time.monotonic()
     total = len(targets) * len(problems) * samples_per_problem

@@ -17,7 +17,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import wired_limit
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ssd.decoding.draw import NO_TOKEN
@@ -103,7 +102,7 @@ class Decoding:
 
     def run(self, on_tokens: Callable[[int], None] | None = None) -> Iterator[Completed]:
         """The completions, in the order they end."""
-        with grouped_attention(), wired_limit(self._model):
+        with grouped_attention():
             yield from self._steps(on_tokens)
 
     def _steps(self, on_tokens: Callable[[int], None] | None) -> Iterator[Completed]:

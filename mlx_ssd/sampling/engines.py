@@ -45,6 +45,7 @@ def engine_of(name: str) -> Engine:
 
         return Engine(f"torch on {torch.device()}", torch.load, torch.Decoding, torch.working_set)
     from mlx_ssd import models
-    from mlx_ssd.sampling import engine, memory
+    from mlx_ssd.machine.working_set import working_set
+    from mlx_ssd.sampling import engine
 
-    return Engine(MLX, models.load, engine.Decoding, memory.working_set)
+    return Engine(MLX, models.load, engine.Decoding, working_set)

@@ -21,17 +21,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from mlx_ssd.attention import attention_through, plain_attention
+from mlx_ssd.budget.decoding import capacity_for
 from mlx_ssd.sampling.prefill import Prefilled
-
-SMALLEST = 128  # tokens of the smallest slot
-
-
-def capacity_for(tokens: int) -> int:
-    """Tokens of the slot that holds so many: 128, 192, 256, 384, 512, ... at most half as much again."""
-    size = SMALLEST
-    while size < tokens:
-        size += size // 2 if size & (size - 1) == 0 else size // 3
-    return size
 
 
 class GroupedKV:

@@ -17,14 +17,9 @@ import numpy as np
 from mlx.utils import tree_reduce
 from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
 
-from mlx_ssd import machine
-from mlx_ssd.budget import MEMORY_SHARE
-from mlx_ssd.sampling.kv import capacity_for
+from mlx_ssd.budget.decoding import LEAST_PREFILL, capacity_for, logit_bytes, prefill_bytes, prefill_tokens
 from mlx_ssd.sampling.requests import Size, too_large
 
-RESERVE = 0.1  # of the working set: what is freed but not yet returned, and the rest of the system
-MOST_PREFILL, LEAST_PREFILL = 2048, 32  # tokens of contexts in one forward pass
-PREFILL_SHARE = 0.1  # of the memory beside weights and one row
 LOOKS_AHEAD = 24  # points in time at which the forecast is made
 
 
@@ -82,18 +77,15 @@ class Room:
         self._memory = float("inf") if memory is None else memory
         self._grouped = grouped
         self._token_bytes = token_bytes(model, grouped)
-        prefill_bytes, self._logit_bytes = working_bytes(model, max(prompt for prompt, _, _ in sizes))
+        of_token, self._logit_bytes = working_bytes(model, max(prompt for prompt, _, _ in sizes))
         self.weights = weight_bytes(model)
         prompt, _, limit = max(sizes, key=lambda size: size[0] + size[2])
         row = self.row_bytes(prompt + limit)
-        least = self.weights + LEAST_PREFILL * prefill_bytes + row
+        least = self.weights + LEAST_PREFILL * of_token + row
         if least > self._memory:
             raise too_large((prompt, 0, limit), least, self.weights, self._memory)
-        spare = PREFILL_SHARE * (self._memory - self.weights - row)
-        self.prefill_tokens = MOST_PREFILL
-        while self.prefill_tokens > LEAST_PREFILL and self.prefill_tokens * prefill_bytes > spare:
-            self.prefill_tokens //= 2
-        self._fixed = self.weights + self.prefill_tokens * prefill_bytes
+        self.prefill_tokens = prefill_tokens(self._memory, self.weights, row, of_token)
+        self._fixed = self.weights + self.prefill_tokens * of_token
 
     def fits(self, rows: Sequence[Size], held: int) -> bool:
         """Whether rows can go on with a step. held: bytes of contexts that wait."""
@@ -127,12 +119,6 @@ class Room:
 _SLOTS = np.unique([capacity_for(2**power + extra) for power in range(28) for extra in (0, 1)])  # all sizes of slots
 
 
-def working_set() -> int:
-    """Bytes that may be used here: of what macOS recommends for the GPU, or of a Linux machine's memory, a share."""
-    recommended = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
-    return int((1 - RESERVE) * (recommended or MEMORY_SHARE * machine.describe()["memory_bytes"]))
-
-
 def weight_bytes(model: Any) -> int:
     return tree_reduce(lambda total, x: total + (x.nbytes if isinstance(x, mx.array) else 0), model.parameters(), 0)
 
@@ -156,7 +142,5 @@ def working_bytes(model: Any, longest_prompt: int) -> tuple[int, int]:
     args = getattr(model, "args", None)
     names = ("hidden_size", "intermediate_size", "num_attention_heads")
     hidden, mlp, heads = (getattr(args, name, None) or 0 for name in names)
-    width = 6 * hidden + 3 * mlp
-    if not mx.metal.is_available():  # where attention writes out what Metal's kernel keeps to itself
-        width += 2 * heads * longest_prompt
-    return width * logits.itemsize, logits.shape[-1] * (logits.itemsize + 4)
+    token = prefill_bytes(hidden, mlp, heads, logits.itemsize, longest_prompt, mx.metal.is_available())
+    return token, logit_bytes(logits.shape[-1], logits.itemsize)

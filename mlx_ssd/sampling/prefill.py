@@ -16,7 +16,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
 
-PADDING = 1.25  # contexts are run side by side if the longest has at most so much of the shortest
+from mlx_ssd.budget.decoding import PADDING
+
 WORTHWHILE = 8  # tokens that a shared beginning must have
 
 Context = tuple[int, ...]

@@ -25,11 +25,11 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from mlx_ssd import machine, models
-from mlx_ssd.budget import MEMORY_SHARE
+from mlx_ssd import models
 from mlx_ssd.decoding.draw import NO_TOKEN
 from mlx_ssd.decoding.rng import uniform_u32
-from mlx_ssd.errors import WorkFailed
+from mlx_ssd.errors import OutOfMemory
+from mlx_ssd.machine import working_set as machine_memory
 from mlx_ssd.sampling.loops import LoopStop
 from mlx_ssd.sampling.requests import Completed, Request, Row, not_finite, too_large
 from mlx_ssd.torch_ref import model as torch_model
@@ -70,7 +70,7 @@ def working_set() -> int:
     if device().type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return int((1 - RESERVE) * (free + torch.cuda.memory_reserved()))
-    return int((1 - RESERVE) * MEMORY_SHARE * machine.describe()["memory_bytes"])
+    return machine_memory.working_set()
 
 
 @dataclass
@@ -277,5 +277,5 @@ def _width(config: Any) -> int:
     return 6 * hidden + 3 * mlp
 
 
-def _out_of_memory() -> WorkFailed:
-    return WorkFailed("the GPU's memory ran out; lower rows or memory_gb, or take a smaller model")
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory("the GPU's memory ran out; lower rows or memory_gb, or take a smaller model")

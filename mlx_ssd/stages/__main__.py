@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 
 from mlx_ssd import machine, models, stages
-from mlx_ssd.child import end_with, exit_code
+from mlx_ssd.child import exit_code
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
@@ -32,9 +32,7 @@ def main() -> int:
     parser.add_argument("unit", help="a stage, or STAGE.ARM")
     parser.add_argument("run", type=Path)
     parser.add_argument("--result", type=Path, required=True)
-    parser.add_argument("--parent", type=int, required=True, help="pid of the pipeline")
     arguments = parser.parse_args()
-    end_with(arguments.parent)
     warnings.simplefilter("ignore", OtherProblems)  # the pipeline has said it, once
     files = RunFiles(arguments.run)
     try:

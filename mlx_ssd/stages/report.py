@@ -11,7 +11,7 @@ from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 4
+VERSION = 5
 
 
 def settings(recipe: Recipe) -> dict:
@@ -28,6 +28,8 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
         found[f"selection of {arm.name}"] = hash_path(arm.files.selection)
         found[f"curation of {arm.name}"] = hash_path(arm.files.curation)
         found[f"training log of {arm.name}"] = hash_path(arm.files.training_log)
+    if files.plan.exists():
+        found["plan"] = hash_path(files.plan)
     return found
 
 
@@ -63,6 +65,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         trained,
         best,
         read_problems(recipe.problems.test, "test")[0].prompt,
+        read_json(files.plan) if files.plan.exists() else None,
     )
     write_json(files.report_json, collected)
     # Read back, so that Markdown is rendered from what the file holds (JSON's string keys included).

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlx_ssd import models
-from mlx_ssd.budget import ModelSize, TrainingPlan, training_plan
-from mlx_ssd.errors import BadInput
+from mlx_ssd import heartbeat, models
+from mlx_ssd.budget import ModelSize, TrainingPlan, UnusualModel, training_plan
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe, Training
 from mlx_ssd.storage import hash_path
@@ -17,7 +16,6 @@ from mlx_ssd.storage import hash_path
 VERSION = 3
 # Of the memory: buffers that MLX keeps for reuse. A buffer serves again for about its own size alone, and nearly every
 # row has a length of its own: without a limit each of them leaves its buffers behind.
-CACHE_SHARE = 0.1
 CAUTIOUS_ROW = 1024  # tokens, where the memory of a model cannot be computed
 
 
@@ -48,16 +46,17 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     import mlx.core as mx
 
     from mlx_ssd.decoding.policy import DecodingPolicy
+    from mlx_ssd.machine.working_set import CACHE_SHARE, working_set
     from mlx_ssd.progress import Progress
     from mlx_ssd.records import TrainingRow
-    from mlx_ssd.sampling.memory import working_set
     from mlx_ssd.storage import Journal
     from mlx_ssd.training.loop import train
 
     source = models.locate(recipe.model)
     model, _ = models.load(source, recipe.model.dtype)
     rows = Journal(files.rows, TrainingRow).read()
-    memory = int(1e9 * recipe.train.memory_gb) if recipe.train.memory_gb else working_set()
+    asked = recipe.train.memory_gb
+    memory = heartbeat.budget(int(1e9 * asked) if asked else working_set())
     plan = _plan(model, models.read_config(recipe.model), rows, recipe.train, memory)
     mx.set_cache_limit(int(CACHE_SHARE * memory))
     chosen = recipe.train.model_dump() | {"validation": recipe.train.validation, "seed": recipe.seed}
@@ -108,7 +107,7 @@ def _plan(model: Any, config: dict[str, Any], rows: list[Any], train: Training, 
     step_tokens = -(-sum(lengths) * min(train.rows_per_step, len(lengths)) // len(lengths))
     try:
         size = ModelSize.of(config)
-    except BadInput:  # an unusual model
+    except UnusualModel:
         row_tokens, recompute = train.row_tokens or CAUTIOUS_ROW, train.gradient_checkpointing is not False
         return TrainingPlan(row_tokens, recompute, None)
     kinds = {array.dtype for _, array in tree_flatten(model.parameters())}

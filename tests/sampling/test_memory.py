@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from mlx_ssd import models
+from mlx_ssd.budget.decoding import SMALLEST, capacity_for
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput
+from mlx_ssd.machine.working_set import working_set
 from mlx_ssd.recipe import Model
 from mlx_ssd.sampling.engine import Decoding, Request
-from mlx_ssd.sampling.kv import SMALLEST, capacity_for
-from mlx_ssd.sampling.memory import LengthForecast, weight_bytes, working_set
+from mlx_ssd.sampling.memory import LengthForecast, weight_bytes
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What the plan predicts against what is measured: `python -m benchmarks.planning`."""

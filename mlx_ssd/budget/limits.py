@@ -1,0 +1,28 @@
+"""How much of a machine's memory a run is trusted with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MEMORY_SHARE = 0.65  # of a machine's memory, where nobody says what may be used of it
+# Of a Mac's, what Metal recommends as the largest working set (MTLDevice.recommendedMaxWorkingSetSize, as llama.cpp's
+# logs show it): 5,461 MiB of 8 GiB, 10,923 of 16, 21,845 of 32; 27,648 of 36, 49,152 of 64, 98,304 of 128.
+METAL_SHARE, METAL_SHARE_OF_MUCH, MUCH = 2 / 3, 3 / 4, 36 * 2**30
+RESERVE = 0.1  # of the working set: what is freed but not yet returned, and the rest of the system
+
+
+def is_mac(machine: Mapping[str, Any]) -> bool:
+    return str(machine["chip"]).startswith("Apple")
+
+
+def usable_bytes(machine: Mapping[str, Any], recommended: int | None = None) -> int:
+    """Bytes that weights, caches and working space may take on machine.describe().
+
+    recommended: the working set that Metal itself names, where it can be asked.
+    """
+    if recommended is None:
+        memory = machine["memory_bytes"]
+        share = (METAL_SHARE_OF_MUCH if memory >= MUCH else METAL_SHARE) if is_mac(machine) else MEMORY_SHARE
+        recommended = share * memory
+    return int((1 - RESERVE) * recommended)

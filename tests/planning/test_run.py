@@ -1,0 +1,71 @@
+"""`run` begins with the plan: it says it, keeps it, and refuses what cannot be done before anything is fetched."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from mlx_ssd import machine, models, pipeline
+from mlx_ssd.cli import main
+from mlx_ssd.recipe import Recipe
+
+SMALL = {"system": "macOS", "chip": "Apple M2", "cores": 8, "memory_bytes": 8 * 2**30}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["run", *arguments])
+
+
+def test_the_impossible_is_refused_before_anything_is_asked_for_or_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "describe", lambda: SMALL)
+    monkeypatch.setattr(models, "download_bytes", None)
+    result = invoke("qwen3-4b-instruct", "--out", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    (said,) = result.stderr.strip().splitlines()
+    assert "5.15 GB may be used" in said and "it fits with --set sample.max_tokens=2048" in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_lines_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "describe", lambda: SMALL)
+    monkeypatch.setattr(pipeline, "run", lambda *_, planned, **__: seen.append(planned) or 1 / 0)
+    seen = []
+    result = invoke("quickstart", "--out", str(tmp_path / "run"))
+    assert isinstance(result.exception, ZeroDivisionError)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("plan: ")]
+    assert len(lines) == 2 and "GB at the highest" in lines[0] and "most of it" in lines[1]
+    assert seen[0]["stages"]["train"]["peak_bytes"] > 0 and seen[0]["machine"] == SMALL
+
+
+def test_of_a_model_that_nobody_knows_config_json_is_fetched_first_and_alone(monkeypatch, tmp_path):
+    from mlx_ssd.budget import KNOWN_CONFIGS
+
+    config = KNOWN_CONFIGS["mlx-community/Qwen3-30B-A3B-4bit"]
+    monkeypatch.setattr(machine, "describe", lambda: SMALL)
+    monkeypatch.setattr(models, "cached_config", lambda model: None)
+    monkeypatch.setattr(models, "download_bytes", lambda name, revision: 17 * 10**9)
+    monkeypatch.setattr(models, "read_config", lambda model: config)
+    monkeypatch.setattr(models, "locate", None)
+    asked = ("quickstart", "--model", "some/mixture", "--out", str(tmp_path / "run"))
+    assert "confirm it with --yes" in invoke(*asked).stderr
+    result = invoke(*asked, "--yes")
+    assert result.exit_code == 2 and "17.2 GB are weights): a Mac with 32 GB or more" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unusual_model_is_run_without_a_plan(monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    monkeypatch.setattr(pipeline, "run", lambda *_, planned, **__: seen.append(planned) or 1 / 0)
+    seen = []
+    invoke("quickstart", "--model", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert seen == [None]
+
+
+def test_the_first_plan_stays(monkeypatch, tmp_path):
+    """A resumed run keeps what was predicted before it; --redo begins anew."""
+    monkeypatch.setattr(pipeline, "_run_unit", lambda *_: 1 / 0)
+    for said, redo, kept in (("first", False, "first"), ("second", False, "first"), ("third", True, "third")):
+        with pytest.raises(ZeroDivisionError):
+            pipeline.run(Recipe.load("quickstart"), tmp_path / "run", planned={"v": 1, "said": said}, redo=redo)
+        assert json.loads((tmp_path / "run" / "plan.json").read_text())["said"] == kept
