@@ -3,9 +3,10 @@
     python -m benchmarks.embedded_model.build --seed 0 --steps 1200 --out mlx_ssd/assets
 
 Needs torch (`pip install -e '.[parity]'`) and about 8 minutes on one CPU core; more threads than free cores
-slow it down greatly. `--problems-only` rewrites the problem files in seconds. Problems, corpus and tokenizer
-are bit-equal on every machine; the weights are reproducible on the same machine with the same torch and the
-same number of threads, and elsewhere up to floating-point rounding.
+slow it down greatly. `--width 256` builds the larger sibling of 3.3 million parameters, of the same problems, corpus
+and tokenizer, that `mlx-ssd frontier` compares with; it is not shipped. `--problems-only` rewrites the problem files
+in seconds. Problems, corpus and tokenizer are bit-equal on every machine; the weights are reproducible on the same
+machine with the same torch and the same number of threads, and elsewhere up to floating-point rounding.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from benchmarks.embedded_model.tokenizer import (
 
 EXAMPLES = 40_000
 TOKENIZER_EXAMPLES = 4_000
+WIDTH = 128
+HEAD = 32
 BATCH = 32
 MATRIX_LR = 0.02  # Muon
 OTHER_LR = 3e-3  # AdamW: embedding and norms
@@ -57,16 +60,16 @@ def train_corpus_tokenizer(corpus: list[tuple[str, str]]) -> Qwen2Tokenizer:
     )
 
 
-def make_model(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
-    """An untrained Qwen3 of about 0.87 million parameters."""
+def make_model(tokenizer: Qwen2Tokenizer, width: int = WIDTH) -> Qwen3ForCausalLM:
+    """An untrained Qwen3 of that hidden size: 0.88 million parameters at 128, 3.33 million at 256."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
+        num_attention_heads=width // HEAD,
+        num_key_value_heads=width // HEAD // 2,
+        head_dim=HEAD,
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
@@ -160,7 +163,7 @@ def save_model(model: Qwen3ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path,
 README = """\
 # The embedded model of mlx-ssd
 
-A Qwen3 of {parameters:,} parameters (4 layers, hidden size 128, float32) with its own byte-level BPE
+A Qwen3 of {parameters:,} parameters (4 layers, hidden size {width}, float32) with its own byte-level BPE
 tokenizer of {vocabulary} entries. It writes one kind of Python: `def solve(...)` that filters, maps and
 reduces a few integers, for statements like those in `../problems`. It knows nothing else and exists so that
 every stage of mlx-ssd can be run, tested and measured in minutes, offline.
@@ -187,6 +190,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1200, help=f"optimizer steps of {BATCH} examples")
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"hidden size, a multiple of {2 * HEAD}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("mlx_ssd/assets"))
     parser.add_argument(
@@ -196,6 +200,8 @@ def main() -> None:
     )
     parser.add_argument("--problems-only", action="store_true", help="leave the model as it is")
     args = parser.parse_args()
+    if args.width < 2 * HEAD or args.width % (2 * HEAD):
+        parser.error(f"--width {args.width}: give a multiple of {2 * HEAD}")
 
     write_problems(args.out / "problems", args.seed)
     if args.problems_only:
@@ -214,7 +220,7 @@ def main() -> None:
         f"{len(examples)} examples, {prompt_mean:.1f} prompt and {answer_mean:.1f} answer tokens", flush=True
     )
 
-    model = make_model(tokenizer)
+    model = make_model(tokenizer, args.width)
     loss = pretrain(model, examples, args.steps, args.seed)
     provenance = README.format(
         parameters=model.num_parameters(),
@@ -222,7 +228,8 @@ def main() -> None:
         examples=len(examples),
         seed=args.seed,
         steps=args.steps,
-        flag=" --muon-float32" if args.muon_float32 else "",
+        width=args.width,
+        flag=f" --width {args.width}" * (args.width != WIDTH) + " --muon-float32" * args.muon_float32,
         minutes=(time.monotonic() - started) / 60,
         torch=torch.__version__,
         threads=args.threads,
