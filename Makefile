@@ -1,5 +1,6 @@
 # make run    set up .venv and run the whole loop on the embedded model
 # make test   set up .venv-test and pass the tests
+# make mac-check   on a Mac, in about 20 minutes: what works there, written to runs/mac-check (docs/mac.md)
 #
 # Neither needs root. PYTHON chooses the interpreter (3.11 to 3.13), PIP_ARGS is handed to pip,
 # TEST_EXTRAS=test,parity also runs the tests that compare with PyTorch.
@@ -8,14 +9,18 @@ PYTHON ?= python3
 PIP_ARGS ?=
 TEST_EXTRAS ?= test
 PYTEST_ARGS ?=
+CHECK_ARGS ?=
 
-.PHONY: run test clean
+.PHONY: run test mac-check clean
 
 run: .venv/installed
 	.venv/bin/mlx-ssd run
 
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(PYTEST_ARGS)
+
+mac-check: .venv-test/installed
+	.venv-test/bin/python -m benchmarks.mac_check $(CHECK_ARGS)
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

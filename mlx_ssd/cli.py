@@ -9,8 +9,11 @@ from typing import Any
 import click
 
 from mlx_ssd import __version__, downloads
+from mlx_ssd.cli_bench import bench_command, frontier_command
+from mlx_ssd.cli_doctor import doctor_command
 from mlx_ssd.cli_export import export_command
 from mlx_ssd.cli_parity import parity_command
+from mlx_ssd.cli_plan import begin, overrides_of, plan_command, sized_for
 from mlx_ssd.cli_suites import eval_command, grade_command
 from mlx_ssd.errors import BadInput, SsdError
 
@@ -54,13 +57,17 @@ def main() -> None:
 
     \b
     mlx-ssd run                       the whole loop on the embedded model, in minutes
+    mlx-ssd plan RECIPE               memory and hours, before anything loads
     mlx-ssd probe MODEL               what there is to gain, before any training
     mlx-ssd try runs/quickstart "…"   ask base and student the same thing
     mlx-ssd eval RUN --suite NAME     base and students on another problem set
     mlx-ssd grade FILE --suite NAME   score saved generations
     mlx-ssd export RUN --target NAME  what an app loads, proved to have kept the gain
     mlx-ssd parity RUN                what MLX computed, beside PyTorch
+    mlx-ssd bench MODEL|RUN           speed and memory: base, with adapter, fused
+    mlx-ssd frontier RUN LARGER       does a small student replace a larger model?
     mlx-ssd recipes                   what else can be run
+    mlx-ssd doctor                    whether this machine can do it
     """
     import warnings
 
@@ -80,33 +87,11 @@ def _settings_options(command: Any) -> Any:
     return command
 
 
-def _overrides(overrides: tuple[str, ...], model: str | None) -> dict[str, Any]:
-    from mlx_ssd.recipe import parse_override
-
-    # Another model has another revision than the one that the recipe pins.
-    other = {"model.path": model, "model.revision": None} if model else {}
-    return other | dict(parse_override(text) for text in overrides)
-
-
-def _sized(recipe: str, overrides: dict[str, Any], hours: float) -> Any:
-    """The recipe with as many prompts as this machine can take in so many hours."""
-    from mlx_ssd import budget, machine, models
-    from mlx_ssd.recipe import Recipe
-
-    resolved = Recipe.load(recipe, overrides)
-    config = budget.KNOWN_CONFIGS.get(resolved.model.path) or models.read_config(resolved.model)
-    sizing = budget.prompts_for(hours, resolved, machine.describe(), config)
-    for sentence in sizing.sentences:
-        click.echo(f"note: {sentence}", err=True)
-    sized = {"problems.train.limit": sizing.problems, "sample.rows": sizing.sample_rows}
-    return Recipe.load(recipe, overrides | sized | {"evaluate.rows": sizing.evaluate_rows})
-
-
 @main.command("run")
 @click.argument("recipe", default="quickstart")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what would run; load nothing.")
-@click.option("--hours", type=float, help="Choose the number of prompts, and the rows, for so long on this Mac.")
+@click.option("--hours", type=float, help="Choose the number of prompts, and the rows, for so long here.")
 @_settings_options
 def run_command(
     recipe: str,
@@ -125,8 +110,9 @@ def run_command(
     from mlx_ssd import machine, pipeline
     from mlx_ssd.recipe import Recipe
 
-    settings = _overrides(overrides, model)
-    resolved = Recipe.load(recipe, settings) if hours is None else _sized(recipe, settings, hours)
+    resolved = Recipe.load(recipe, overrides_of(overrides, model))
+    if hours is not None:
+        resolved = sized_for(resolved, hours, yes)
     if dry_run:
         files, plans = pipeline.plan(resolved, out)
         click.echo(resolved.to_yaml(), nl=False)
@@ -137,8 +123,10 @@ def run_command(
     hint = machine.slow_blas_hint()
     if hint:
         click.echo(f"note: {hint}", err=True)
+    planned = begin(resolved)
     downloads.confirm(resolved, yes)
-    files = pipeline.run(resolved, out, redo=redo)
+    planned = planned or begin(resolved, fetch=True)  # what is known now: still before the weights are fetched
+    files = pipeline.run(resolved, out, redo=redo, planned=planned)
     _print_report(files)
 
 
@@ -155,7 +143,7 @@ def _stage_command(name: str) -> click.Command:
 
         files = RunFiles(run_dir)
         source = recipe or (files.recipe if files.recipe.exists() else "quickstart")
-        resolved = Recipe.load(source, _overrides(overrides, model))
+        resolved = Recipe.load(source, overrides_of(overrides, model))
         downloads.confirm(resolved, yes)
         pipeline.run(resolved, run_dir, only=[name], redo=redo)
         if name == "report":
@@ -172,6 +160,10 @@ main.add_command(eval_command)
 main.add_command(grade_command)
 main.add_command(export_command)
 main.add_command(parity_command)
+main.add_command(doctor_command)
+main.add_command(plan_command)
+main.add_command(bench_command)
+main.add_command(frontier_command)
 
 
 @main.command("probe")
@@ -206,7 +198,7 @@ def probe_command(
         click.echo(f"note: {hint}", err=True)
     size = {name: value for name, value in (("problems", problems), ("samples", samples)) if value is not None}
     chosen = [_policy(text) for text in policies]
-    recipe = recipe_of(what, _overrides(overrides, None))
+    recipe = recipe_of(what, overrides_of(overrides, None))
     downloads.confirm(recipe, yes)
     words.show(probe(recipe, out, policies=chosen, **size))
 

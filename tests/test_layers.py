@@ -1,6 +1,7 @@
 """The import graph is the design: cli -> pipeline -> stages -> compositions -> libraries -> foundations."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ import mlx_ssd
 PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
-    "assets", "arms", "budget", "attention", "child", "weights", "strict_yaml",
+    "assets", "arms", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat",
 }  # fmt: skip
 TWINS = {"torch_ref"}  # the same mathematics in PyTorch; libraries compare with it or let it work
-LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report"}
+LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report", "supervision"}
 COMPOSITIONS = {"controls", "evaluation", "comparisons"}  # of libraries, for the stages and what stands beside them
 TOP = {
-    "cli", "cli_suites", "cli_export", "cli_parity", "downloads", "pipeline", "stages", "answer", "probing", "suites",
-    "export", "parity", "__init__",
+    "cli", "cli_suites", "cli_export", "cli_parity", "cli_plan", "cli_doctor", "cli_bench", "downloads", "pipeline",
+    "stages", "answer", "probing", "suites", "export", "parity", "planning", "doctor", "bench", "__init__",
 }  # fmt: skip
 HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "torch", "huggingface_hub")
 
@@ -27,6 +28,7 @@ def room(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+@functools.cache
 def imports() -> set[tuple[str, str]]:
     """(file relative to the package, module of mlx_ssd that it imports), nested imports included."""
     found = set()
@@ -75,7 +77,7 @@ def test_libraries_import_only_foundations_and_decoding():
 def test_compositions_import_only_libraries_and_what_is_below():
     below = FOUNDATIONS | LIBRARIES | TWINS | {"decoding"}
     assert {(a, b) for a, b in rooms() if a in COMPOSITIONS and b not in below | COMPOSITIONS} == set()
-    above = {"stages", "answer", "probing", "suites", "parity", "export"}
+    above = {"stages", "answer", "probing", "suites", "parity", "export", "bench"}
     assert {a for a, b in rooms() if b in COMPOSITIONS} <= COMPOSITIONS | above
 
 
@@ -90,13 +92,19 @@ def test_stages_never_import_stages():
 
 def test_nothing_imports_upwards():
     assert {(a, b) for a, b in rooms() if b == "cli"} == set()
-    assert {a for a, b in rooms() if b == "pipeline"} <= {"cli", "cli_suites", "suites", "export", "parity", "__init__"}
+    above_stages = {"cli", "cli_suites", "suites", "export", "parity", "bench", "__init__"}
+    assert {a for a, b in rooms() if b == "pipeline"} <= above_stages
     assert {a for a, b in rooms() if b == "stages"} <= {"pipeline", "suites", "cli"}
     assert {a for a, b in rooms() if b in ("answer", "probing")} <= {"cli"}
-    assert {a for a, b in rooms() if b in ("suites", "downloads")} <= {"cli", "cli_suites"}
-    assert {a for a, b in rooms() if b == "export"} <= {"cli", "cli_export", "parity"}
+    assert {a for a, b in rooms() if b == "suites"} <= {"cli", "cli_suites", "bench"}
+    assert {a for a, b in rooms() if b == "downloads"} <= {"cli", "cli_suites", "cli_bench"}
+    assert {a for a, b in rooms() if b == "export"} <= {"cli", "cli_export", "parity", "bench"}
     assert {a for a, b in rooms() if b == "parity"} <= {"cli", "cli_parity"}
-    assert {a for a, b in rooms() if b in ("cli_suites", "cli_export", "cli_parity")} <= {"cli"}
+    assert {a for a, b in rooms() if b == "planning"} <= {"cli", "cli_plan"}
+    assert {a for a, b in rooms() if b == "doctor"} <= {"cli", "cli_doctor"}
+    assert {a for a, b in rooms() if b == "bench"} <= {"cli", "cli_bench"}
+    commands = {f"cli_{name}" for name in ("suites", "export", "parity", "plan", "doctor", "bench")}
+    assert {a for a, b in rooms() if b in commands} <= {"cli"}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -114,5 +122,5 @@ def test_help_imports_nothing_heavy():
 
 
 def test_stages_recipes_and_planning_import_no_array_library():
-    code = "from mlx_ssd import stages, pipeline\nfor name in stages.NAMES: stages.get(name)"
+    code = "from mlx_ssd import stages, pipeline, planning\nfor name in stages.NAMES: stages.get(name)"
     assert loaded_by(code) & set(HEAVY) == set()

@@ -10,7 +10,7 @@ import pytest
 from mlx_ssd import assets, models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Model
-from tests import hub
+from tests import faults, hub
 
 NAME = "some/model"
 
@@ -121,3 +121,32 @@ def test_folder_is_hashed_once_and_again_when_a_file_changes(folder, monkeypatch
 def test_config_of_a_folder(folder):
     assert models.read_config(Model(path=str(folder)))["hidden_size"] == 128
     assert models.read_config(Model())["hidden_size"] == 128
+
+
+def test_mlx_alone_does_not_import_pytorch_which_can_be_imported_afterwards():
+    pytest.importorskip("torch")
+    code = """
+import sys
+from mlx_ssd import models
+from mlx_ssd.recipe import Model
+models.without_pytorch()
+model, tokenizer = models.load(models.locate(Model()), "float32")
+assert tokenizer.decode(tokenizer.encode("def solve(xs):")) == "def solve(xs):"
+assert "torch" not in sys.modules
+import torch
+assert torch.ones(2).sum().item() == 2
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("engine", ["mlx", "torch"])
+def test_a_stage_imports_pytorch_only_where_it_draws(engine, tmp_path):
+    pytest.importorskip("torch")
+    few = ("problems.train.limit=2", "sample.max_tokens=4", f"sample.engine={engine}")
+    settings = [part for setting in few for part in ("--set", setting)]
+    environment = faults.environment() | {"PYTHONPROFILEIMPORTTIME": "1"}
+    done = faults.run("sample", str(tmp_path / "run"), *settings, env=environment)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == 0 and "transformers" in imported
+    assert ("torch" in imported) == (engine == "torch")

@@ -160,12 +160,12 @@ def test_second_process_is_refused(finished_run):
 
 
 def test_interrupt_saves_and_resumes(finished_run, tmp_path):
-    out = tmp_path / "interrupted"
+    out, bundled = tmp_path / "interrupted", faults.environment("bundled")
     process = subprocess.Popen(
         [*faults.COMMAND, "sample", str(out), *SMALL],
         stderr=subprocess.PIPE,
         text=True,
-        env=faults.environment(),
+        env=bundled,
         start_new_session=True,
     )
     files = RunFiles(out)
@@ -177,7 +177,7 @@ def test_interrupt_saves_and_resumes(finished_run, tmp_path):
     assert process.returncode == 130 and "goes on from there" in stderr
     assert "Traceback" not in stderr
     saved = set(files.samples.read_text().splitlines())
-    resumed = faults.run("sample", str(out), *SMALL)
+    resumed = faults.run("sample", str(out), *SMALL, env=bundled)
     assert resumed.returncode == 0, resumed.stderr
     assert saved < set(files.samples.read_text().splitlines())
     assert sorted(files.samples.read_text().splitlines()) == sorted(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sqlite3
 import sys
 import warnings
@@ -23,9 +22,9 @@ from pathlib import Path
 
 from mlx_ssd.grading.sandbox import Limits
 from mlx_ssd.grading.verdict import Verdict
+from mlx_ssd.storage import cache_folder
 
 KEPT = ("pass", "wrong", "error")
-FOLDER = "MLX_SSD_CACHE"  # environment variable: where the file lies; empty: nothing is kept
 WAIT_SECONDS = 10.0  # for another process that writes
 WRITE_AFTER = 200  # verdicts, in one transaction: a run that grades beside this one waits for no longer
 
@@ -42,7 +41,7 @@ class GradeCache:
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> GradeCache:
-        if folder := _folder():
+        if folder := cache_folder():
             with self._kept_going():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._connection = sqlite3.connect(folder / "grades.sqlite", timeout=WAIT_SECONDS)
@@ -87,7 +86,7 @@ class GradeCache:
             yield
         except (sqlite3.Error, OSError) as error:
             self._connection = None
-            warnings.warn(f"grades are not kept for other runs: {_folder()}: {error}", stacklevel=3)
+            warnings.warn(f"grades are not kept for other runs: {cache_folder()}: {error}", stacklevel=3)
 
 
 @cache
@@ -97,11 +96,3 @@ def _source() -> str:
     for path in sorted(here.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _folder() -> Path | None:
-    if (chosen := os.environ.get(FOLDER)) is not None:
-        return Path(chosen).expanduser() if chosen else None
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mlx-ssd"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-ssd"

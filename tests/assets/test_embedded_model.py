@@ -157,3 +157,14 @@ def test_logits_agree_with_transformers(mlx_model, prompts):
             theirs = reference(torch.tensor([ids])).logits.numpy()
         assert ours.dtype == np.float32
         assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_the_larger_sibling_is_three_to_four_times_as_large():
+    pytest.importorskip("torch", reason="the builder imports torch")
+    from transformers import AutoTokenizer
+
+    from benchmarks.embedded_model.build import make_model
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path())
+    shipped, sibling = (make_model(tokenizer, width).num_parameters() for width in (128, 256))
+    assert shipped == 877_952 and 3 < sibling / shipped < 4

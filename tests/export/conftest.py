@@ -174,7 +174,7 @@ def run_dir(kept_runs, tmp_path) -> Callable[..., Path]:
 def here(monkeypatch) -> None:
     """Exports are made in this process."""
 
-    def work(command: list[str], lock: int) -> int:
+    def work(command: list[str], lock: int, **_: Any) -> int:
         run, name, precision, _, arm = command[command.index("mlx_ssd.export") + 1 :][:5]
         does = process.check if "--check" in command else process.make
         return exit_code(lambda: does(source_of(Path(run), arm), name, precision))

@@ -222,6 +222,7 @@ def test_in_processes_of_their_own(run_dir):
 def test_ctrl_c_while_it_writes(run_dir):
     run = run_dir()
     command = [*faults.COMMAND, "export", str(run), "--target", "mlx", "--precision", "8bit"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a module of ours ignores it, and that is inherited
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=faults.environment("open"))
     deadline = time.monotonic() + faults.TIMEOUT
     while not (run / "export/.mlx-8bit.partial").exists() and process.poll() is None and time.monotonic() < deadline:

@@ -272,12 +272,13 @@ TINY = (
     "--policy", "1.6,20,0.8",
     "--set", "evaluate.max_tokens=64",
 )  # fmt: skip
+BUNDLED = faults.environment("bundled")  # the same draws in other batches
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("probe") / "whole"
-    process = faults.run("probe", "quickstart", "--out", str(out), *TINY)
+    process = faults.run("probe", "quickstart", "--out", str(out), *TINY, env=BUNDLED)
     assert process.returncode == 0, process.stderr
     return out, process
 
@@ -305,7 +306,7 @@ def test_probe_of_the_embedded_model(finished):
 def test_finished_probe_draws_nothing_again(finished):
     out, _ = finished
     before = {path: path.read_bytes() for path in out.rglob("*.json*")}
-    process = faults.run("probe", "quickstart", "--out", str(out), *TINY)
+    process = faults.run("probe", "quickstart", "--out", str(out), *TINY, env=BUNDLED)
     assert process.returncode == 0 and "completions" not in process.stderr
     assert {path: path.read_bytes() for path in out.rglob("*.json*")} == before
 
@@ -313,8 +314,8 @@ def test_finished_probe_draws_nothing_again(finished):
 def test_fewer_problems_of_what_is_there(finished, tmp_path):
     out = tmp_path / "fewer"
     shutil.copytree(finished[0], out)
-    more = faults.run("probe", "quickstart", "--out", str(out), *TINY, "--problems", "9")
-    fewer = faults.run("probe", "quickstart", "--out", str(out), *TINY)
+    more = faults.run("probe", "quickstart", "--out", str(out), *TINY, "--problems", "9", env=BUNDLED)
+    fewer = faults.run("probe", "quickstart", "--out", str(out), *TINY, env=BUNDLED)
     assert more.returncode == fewer.returncode == 0, more.stderr + fewer.stderr
     assert "16 completions" not in fewer.stderr
     assert facts_of(out) == facts_of(finished[0])
@@ -329,6 +330,7 @@ def test_killed_probe_goes_on_to_the_same_answer(finished, tmp_path):
         expected_bytes=faults.size_of(whole, "eval/base/*.jsonl"),
         kills=3,
         seed=1,
+        env=BUNDLED,
     )
     assert hit >= 2
     for journal in (whole / "eval/base").glob("*.jsonl"):

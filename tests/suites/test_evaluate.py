@@ -24,7 +24,7 @@ FEW = ("--suite", "embedded", "--limit", "4", "--samples", "2")
 def here():
     """The work is done in this process; its programs run in the real sandbox, without canaries first."""
 
-    def work(command, lock):
+    def work(command, lock, **_):
         process.complete(evaluating.Question.load(Path(command[4])))
         return 0
 
@@ -193,7 +193,8 @@ def test_killed_evaluation_goes_on_to_the_same_scores(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     size = ["--limit", "4", "--samples", "2", "--set", "evaluate.rows=2"]
     arguments = ["eval", "embedded", "--suite", "embedded", *size]
-    process = faults.run(*arguments, "--out", str(whole))
+    bundled = faults.environment("bundled")
+    process = faults.run(*arguments, "--out", str(whole), env=bundled)
     assert process.returncode == 0, process.stderr
     grows = ["suites/*/*.jsonl"]
     hit = faults.kill_and_resume(
@@ -202,6 +203,7 @@ def test_killed_evaluation_goes_on_to_the_same_scores(tmp_path):
         expected_bytes=faults.size_of(whole, *grows),
         kills=2,
         seed=0,
+        env=bundled,
     )
     assert hit, "a kill must hit a process at work"
     for kind, record in (("generations", Generation), ("grades", Grade)):

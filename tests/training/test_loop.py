@@ -99,17 +99,25 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS.keys())
+POLICY = DecodingPolicy(1.6, 20, 0.8)
+
+
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS.keys())
+def uninterrupted(request, tmp_path_factory):
+    """Settings, and what a training with them came to and left behind."""
+    settings, directory = Settings(**request.param), tmp_path_factory.mktemp("whole")
+    return settings, train(tiny_model(), ROWS, settings, directory, F, None, POLICY), snapshot(directory)
+
+
 @pytest.mark.parametrize("stopped", [1, 2, 3, 5, 6])
-def test_resumed_equals_uninterrupted(tmp_path, stopped, changes):
-    settings, policy = Settings(**changes), DecodingPolicy(1.6, 20, 0.8)
-    whole = train(tiny_model(), ROWS, settings, tmp_path / "whole", F, None, policy)
+def test_resumed_equals_uninterrupted(tmp_path, stopped, uninterrupted):
+    settings, whole, files = uninterrupted
     with pytest.raises(Interrupt):
-        train(tiny_model(), ROWS, settings, tmp_path / "parts", F, stop_after(stopped), policy)
+        train(tiny_model(), ROWS, settings, tmp_path / "parts", F, stop_after(stopped), POLICY)
     assert not (tmp_path / "parts" / "adapter").exists()
-    parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path / "parts", F, None, policy)
+    parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path / "parts", F, None, POLICY)
     assert parts.resumed_from == 2 * (stopped // 2)
-    assert snapshot(tmp_path / "whole") == snapshot(tmp_path / "parts")
+    assert snapshot(tmp_path / "parts") == files
     assert (parts.loss, parts.completion_tokens) == (whole.loss, whole.completion_tokens)
 
 
