@@ -26,7 +26,7 @@ def in_full(plan: Plan) -> str:
     stages = record["stages"]
     lines = [
         f"{plan.recipe.name} on {on(plan)}: {gigabytes(costs.memory)} GB of it can be counted on",
-        f"{plan.model}: {costs.size.parameters / 1e9:.2f} billion parameters, {costs.size.dtype}",
+        f"{plan.model}: {_parameters(costs.size.parameters)}, {costs.size.dtype}",
         "",
         f"{'GB':20}" + "".join(f"{stage:>10}" for stage in STAGES),
     ]
@@ -94,3 +94,7 @@ def _sentences(plan: Plan) -> list[str]:
         change = "does not fit, whatever is shortened" if settings is None else as_options(settings) or "fits as it is"
         lines.append(f"on a Mac with {size} GB: {change}")
     return lines
+
+
+def _parameters(count: float) -> str:
+    return f"{count / 1e9:.2f} billion parameters" if count >= 1e9 else f"{count / 1e6:.1f} million parameters"
