@@ -1,12 +1,15 @@
-"""Where everything stands in a run directory (docs/formats.md)."""
+"""Where everything stands in a run directory (docs/formats.md), and what is kept for all runs."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 MAIN = "student"  # the name of the recipe's own student; others are its `arms`
 BASE = "base"
+CACHE = "MLX_SSD_CACHE"  # environment variable: where what is kept between runs lies; empty: nothing is kept
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,12 @@ class RunFiles:
     @property
     def report_md(self) -> Path:
         return self.directory / "report.md"
+
+
+def cache_folder() -> Path | None:
+    """Where verdicts and calibrations are kept for other runs; None where nothing shall be kept."""
+    if (chosen := os.environ.get(CACHE)) is not None:
+        return Path(chosen).expanduser() if chosen else None
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mlx-ssd"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-ssd"

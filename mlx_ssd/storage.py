@@ -15,7 +15,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +26,6 @@ from mlx_ssd.records import Record, parse_line
 R = TypeVar("R", bound=Record)
 
 FLUSH_SECONDS = 1.0
-CACHE = "MLX_SSD_CACHE"  # environment variable: where what is kept between runs lies; empty: nothing is kept
 
 
 def fsync(path: Path) -> None:
@@ -234,12 +232,3 @@ def explain_os_error(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{where} does not exist"
     return f"{where}: {error.strerror or error}"
-
-
-def cache_folder() -> Path | None:
-    """Where verdicts and calibrations are kept for other runs; None where nothing shall be kept."""
-    if (chosen := os.environ.get(CACHE)) is not None:
-        return Path(chosen).expanduser() if chosen else None
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mlx-ssd"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-ssd"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_ssd.budget import MEMORY_SHARE, ModelSize
+from mlx_ssd.budget import ModelSize, usable_bytes
 
 CONTEXTS = (2048, 4096, 8192)
 PREFILL = 512  # mlx-swift-lm 3.31.4 takes a prompt in steps of so many
@@ -45,7 +45,11 @@ class Need:
 
     @property
     def mac(self) -> int | None:
-        return next((gb for gb in MACS if self.total <= MEMORY_SHARE * gb * 1e9), None)
+        return next((gb for gb in MACS if self.total <= _usable(gb)), None)
+
+
+def _usable(gigabytes: int) -> int:
+    return usable_bytes({"chip": "Apple", "memory_bytes": gigabytes * 2**30})
 
 
 def needs(config: Mapping[str, Any], weights: float, longest: int, fixed: bool = False) -> list[Need]:
@@ -53,7 +57,7 @@ def needs(config: Mapping[str, Any], weights: float, longest: int, fixed: bool =
 
     weights: bytes. longest: tokens. fixed: the cache is as large as it can get from the beginning.
     """
-    model = ModelSize.of(config)
+    model = ModelSize.of(config, "float16")  # which caches have, whatever the weights
     contexts: Sequence[int] = [context for context in CONTEXTS if context <= longest]
     if fixed or not contexts:
         contexts = [longest]

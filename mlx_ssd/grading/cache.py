@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mlx_ssd.grading.sandbox import Limits
 from mlx_ssd.grading.verdict import Verdict
-from mlx_ssd.storage import cache_folder
+from mlx_ssd.layout import cache_folder
 
 KEPT = ("pass", "wrong", "error")
 WAIT_SECONDS = 10.0  # for another process that writes

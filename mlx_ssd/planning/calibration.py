@@ -20,9 +20,10 @@ from mlx_ssd import machine
 from mlx_ssd.budget import CalibratedSpeed, ChipSpeed, Costs, ModelSize, Speed, TrainingPlan, chip_of, is_mac
 from mlx_ssd.budget.decoding import Work
 from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.layout import cache_folder
 from mlx_ssd.planning import mends
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.storage import cache_folder, hash_json, read_json, write_json
+from mlx_ssd.storage import hash_json, read_json, write_json
 
 FORMAT = 1  # raised by hand when what is measured changes
 MOST_SECONDS = 180

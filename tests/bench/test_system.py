@@ -1,6 +1,6 @@
 """What only a Mac answers, on answers that a Mac would give."""
 
-import ctypes
+import mmap
 import struct
 import sys
 
@@ -69,9 +69,9 @@ def test_a_mac_s_footprint_is_read_where_its_struct_has_it():
 
 def test_memory_that_is_taken_is_in_the_footprint():
     now, peak = footprint.now_and_peak()
-    taken = ctypes.create_string_buffer(64 * 2**20)
-    ctypes.memset(taken, 1, len(taken))
-    more, higher = footprint.now_and_peak()
+    with mmap.mmap(-1, 64 * 2**20) as taken:  # of its own: an allocator may have as much at hand
+        taken.write(b"1" * len(taken))
+        more, higher = footprint.now_and_peak()
     assert more - now > 48 * 2**20 and higher >= more and peak >= now
 
 

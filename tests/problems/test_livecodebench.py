@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 
-from mlx_ssd.budget.sizing import LENGTHS
+from mlx_ssd.budget.work import LENGTHS
 from mlx_ssd.controls import suite_name
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import contest_tests, identity, livecodebench, read_problems, select_training

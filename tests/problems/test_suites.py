@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mlx_ssd.budget.sizing import LENGTHS
+from mlx_ssd.budget.work import LENGTHS
 from mlx_ssd.controls import suite_name
 from mlx_ssd.errors import BadInput
 from mlx_ssd.grading import Limits, ProcessSandbox, grade
