@@ -49,7 +49,7 @@ def saved(work: Path, who: str, subject: Subject) -> Iterator[np.ndarray]:
 def _of_logits(subject: Subject, who: str, work: Path, expected: list[np.ndarray]) -> Row:
     facts = compare(subject.texts, saved(work, who, subject), expected)
     figures = {name: facts[name] for name in ("max_abs", "mean_abs", "top1")} | {"kl": facts["kl_mean"]}
-    tolerance, why = _tolerance(expected)
+    tolerance, why = tolerance_of(expected)
     note = f"{facts['positions']} positions, {subject.way}"
     return Row(f"logits, {who}", figures, "max_abs", tolerance, why, note)
 
@@ -63,11 +63,12 @@ def _of_log_probabilities(subject: Subject, who: str, work: Path, expected: list
         chosen = of_all.gather(-1, torch.tensor(text.completion_ids)[:, None])[:, 0]
         pairs.append((np.load(work / f"{who}-log-{number}.npy"), chosen.numpy()))
     why = "a logit and a sum of exponentials: twice what a logit may be off"
-    tolerance = 2 * _tolerance(expected)[0]
+    tolerance = 2 * tolerance_of(expected)[0]
     return Row(f"log-probabilities, {who}", differences(pairs), "max_abs", tolerance, why, subject.way)
 
 
-def _tolerance(logits: list[np.ndarray]) -> tuple[float, str]:
+def tolerance_of(logits: list[np.ndarray]) -> tuple[float, str]:
+    """How far logits like these may be off, and why."""
     largest = max(float(np.abs(of_text).max()) for of_text in logits)
     if ROUNDINGS * largest <= LOGIT:
         return LOGIT, "float32 through all layers"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlx_ssd.decoding.draw import Policy
+from mlx_ssd.parity.logits import LOGIT, tolerance_of
 from mlx_ssd.parity.row import Row, differences, worst_relative
 from mlx_ssd.parity.sides import free_mlx, in_mlx, in_torch
 from mlx_ssd.parity.subject import Subject
@@ -25,6 +26,7 @@ MOVE = 0.01  # the spread of a random B
 LOSS, GRADIENT, OPTIMIZER, TRAJECTORY = 1e-4, 1e-4, 1e-5, 0.02
 OF_LOSS = "no more than a logit may be off"
 OF_GRADIENT = "float32 through all layers and back"
+OF_SOFT_GRADIENT = "student and target: each probability is relatively as far off as its logit, of which {} may be off"
 OF_OPTIMIZER = "float32 in a dozen operations a step, the gradients being the same"
 OF_TRAJECTORY = "AdamW divides a gradient by its size, so that rounding of small ones counts in full"
 Arrays = dict[str, np.ndarray]
@@ -83,8 +85,24 @@ def _gradients(subject: Subject, settings: Any, found: Training) -> list[Row]:
         found_rows.append(Row(f"loss, {name}", differences(pairs), "max_abs", LOSS, OF_LOSS, note))
         pairs = [(of_mlx.arrays[tensor], gradient[tensor].numpy()) for tensor in gradient]
         figures = differences(pairs) | {"relative": worst_relative(pairs)}
-        found_rows.append(Row(f"LoRA gradient, {name}", figures, "relative", GRADIENT, OF_GRADIENT, note))
+        tolerance, why = _of_gradient(model, adapter, chosen) if policy else (GRADIENT, OF_GRADIENT)
+        found_rows.append(Row(f"LoRA gradient, {name}", figures, "relative", tolerance, why, note))
     return found_rows
+
+
+def _of_gradient(model: Any, adapter: Any, rows: Sequence[TokenRow]) -> tuple[float, str]:
+    """The tolerance on soft targets: two distributions are subtracted, where of a token one is exact. It counts beside
+    what comes of the layers only where logits are so large that float32 holds them less exactly."""
+    import torch
+
+    from mlx_ssd.torch_ref.model import completion_logits
+
+    with torch.no_grad(), adapter.off():
+        logits = [completion_logits(model, row.prompt_ids, row.completion_ids).float().numpy() for row in rows]
+    of_logit, _ = tolerance_of(logits)
+    if of_logit <= LOGIT:
+        return GRADIENT, OF_GRADIENT
+    return 2 * of_logit, OF_SOFT_GRADIENT.format(f"{of_logit:.1e}")
 
 
 def _optimizer(settings: Any, found: Training) -> list[Row]:
