@@ -116,3 +116,18 @@ def test_figures():
     assert Row("x", {"max_abs": float("nan")}, "max_abs", 1.0, "").verdict == "fail"
     with pytest.raises(ValueError):
         differences([(np.zeros(2), np.zeros(3))])
+
+
+@pytest.mark.parametrize("largest, tolerance", [(20.0, 1e-4), (50.0, 4e-4)])
+def test_gradients_of_soft_targets_are_judged_by_what_float32_holds_of_the_logits(largest, tolerance, monkeypatch):
+    import contextlib
+    from types import SimpleNamespace
+
+    import torch
+
+    from mlx_ssd.torch_ref import model
+
+    monkeypatch.setattr(model, "completion_logits", lambda *_: torch.tensor([[-largest, 1.0]]))
+    row = SimpleNamespace(prompt_ids=[1], completion_ids=[2])
+    found, why = training._of_gradient(None, SimpleNamespace(off=contextlib.nullcontext), [row])
+    assert found == pytest.approx(tolerance) and ("its logit" in why) == (largest > 25)
