@@ -180,6 +180,13 @@ class TestLimits:
         assert usable_bytes(mac(), recommended=10 * GIB) == 9 * GIB
         assert usable_bytes(mac("AMD EPYC", gigabytes=100)) == pytest.approx(0.9 * 0.65 * 100 * GIB)
 
+    def test_a_small_limit_leaves_room_for_the_process_itself(self):
+        """Python and its libraries count too; of a large memory the share leaves them more than enough."""
+        described = {"chip": "AMD EPYC", "memory_bytes": 600 * 10**6}
+        assert usable_bytes(described) == pytest.approx(0.9 * 250e6, abs=1)
+        assert usable_bytes(described | {"memory_bytes": 10**9}) == pytest.approx(0.9 * 650e6, abs=1)
+        assert usable_bytes(described | {"memory_bytes": 10**8}) == 0
+
 
 class TestDecodingSeconds:
     class OneSecondAStep:

@@ -15,9 +15,9 @@ from mlx_ssd import machine, models
 from mlx_ssd.budget import usable_bytes
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key
+from mlx_ssd.machine.working_set import CACHE_SHARE
 from mlx_ssd.sampling.engine import Decoding
 from mlx_ssd.sampling.requests import Request
-from mlx_ssd.stages.train import CACHE_SHARE
 from mlx_ssd.training.loop import train as run
 from mlx_ssd.training.rows import TokenRow
 

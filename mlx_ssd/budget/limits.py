@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MEMORY_SHARE = 0.65  # of a machine's memory, where nobody says what may be used of it
+# Python, its libraries and what they allocate. Of a machine's memory it is little; of a control group's 600 MB it is half
+# (`python -m benchmarks.reliability limit`).
+OWN_BYTES = 350 * 10**6
 # Of a Mac's, what Metal recommends as the largest working set (MTLDevice.recommendedMaxWorkingSetSize, as llama.cpp's
 # logs show it): 5,461 MiB of 8 GiB, 10,923 of 16, 21,845 of 32; 27,648 of 36, 49,152 of 64, 98,304 of 128.
 METAL_SHARE, METAL_SHARE_OF_MUCH, MUCH = 2 / 3, 3 / 4, 36 * 2**30
@@ -23,6 +26,8 @@ def usable_bytes(machine: Mapping[str, Any], recommended: int | None = None) -> 
     """
     if recommended is None:
         memory = machine["memory_bytes"]
-        share = (METAL_SHARE_OF_MUCH if memory >= MUCH else METAL_SHARE) if is_mac(machine) else MEMORY_SHARE
-        recommended = share * memory
+        if is_mac(machine):
+            recommended = (METAL_SHARE_OF_MUCH if memory >= MUCH else METAL_SHARE) * memory
+        else:
+            recommended = max(min(MEMORY_SHARE * memory, memory - OWN_BYTES), 0)
     return int((1 - RESERVE) * recommended)
