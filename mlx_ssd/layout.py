@@ -80,6 +80,11 @@ class RunFiles:
         return self.round / "train_log.jsonl"
 
     @property
+    def analysis(self) -> Path:
+        """Texts that base and students read, and an arm's tokens in a folder each (analysis/store.py)."""
+        return self._round(MAIN) / "analysis"
+
+    @property
     def evaluation(self) -> Path:
         return self.directory / "eval" / self.arm
 
@@ -104,6 +109,15 @@ class RunFiles:
     @property
     def report_md(self) -> Path:
         return self.directory / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        return self.directory / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """The report's figures, a file each."""
+        return self.directory / "figures"
 
 
 def cache_folder() -> Path | None:

@@ -22,7 +22,8 @@ UNKNOWN_PROBLEMS = 100  # of a set whose size the recipe does not say
 def work_of(recipe: Recipe, source: str, max_tokens: int) -> Work:
     own = recipe.model.path == "embedded" and source == "embedded"
     prompt, answer, thought = OF_EMBEDDED_MODEL if own else LENGTHS[source]
-    expected = thought if recipe.prompt.enable_thinking else answer
+    thinks = recipe.prompt.enable_thinking or recipe.prompt.reasoning_effort
+    expected = thought if thinks else answer
     return Work(prompt, min(expected, max_tokens), 2 * prompt, max_tokens)
 
 
@@ -56,6 +57,15 @@ def decodings_of_test(recipe: Recipe) -> list[int]:
         changed = (s for s in students if not _is_plain(s.sample.decoding))
         frozen += len({repr((s.sample.decoding, s.evaluate.decoding)) for s in changed})
     return [frozen, *(1 for _ in students)]
+
+
+def analyzed_texts(recipe: Recipe) -> float:
+    """How many answers are analysed, with each student; 0 where that is left out."""
+    if not recipe.analyze:
+        return 0.0
+    answer = work_of(recipe, recipe.problems.test.source, recipe.evaluate.max_tokens).answer
+    answers = problem_count(recipe.problems.test) * recipe.analyze.samples_per_problem
+    return min(answers, max(recipe.analyze.max_tokens / answer, 1))
 
 
 def decodings_of_curve(recipe: Recipe) -> list[int]:

@@ -141,6 +141,8 @@ def _depths(size: ModelSize, described: Mapping[str, Any]) -> tuple[int, int]:
     of_layer = (size.active - size.vocabulary * size.hidden) / size.layers
     most = max(int((PARAMETERS_ON_A_GPU if is_mac(described) else PARAMETERS_ON_A_CPU) / of_layer), 2)
     deep = min(size.layers, most, MOST_LAYERS)
+    if size.window_bytes:  # two kinds of layers take turns: whole pairs
+        return 2, max(deep - deep % 2, 4)
     return max(deep // 3, 1), deep
 
 

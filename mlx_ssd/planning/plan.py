@@ -11,7 +11,7 @@ from mlx_ssd import assets, machine, models
 from mlx_ssd.budget import KNOWN_CONFIGS, Costs, ModelSize, Speed, UnusualModel, chip_of
 from mlx_ssd.budget.decoding import Work, decoding_bytes, rows_that_fit
 from mlx_ssd.budget.training import trained_parameters, training_plan
-from mlx_ssd.budget.work import decodings_of_curve, decodings_of_test, problem_count, sampled_apart
+from mlx_ssd.budget.work import analyzed_texts, decodings_of_curve, decodings_of_test, problem_count, sampled_apart
 from mlx_ssd.errors import BadInput
 from mlx_ssd.planning import mends
 from mlx_ssd.recipe import Model, Recipe
@@ -20,6 +20,7 @@ from mlx_ssd.storage import read_json
 STAGES = ("sample", "train", "evaluate")
 LONGEST = 2**20  # tokens: nobody asks for more
 TOKEN_BYTES = 6  # of a token in a journal, as JSON
+ANALYSIS_BYTES = 320  # of an analysed token (analysis/store.py)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ def disk_bytes(recipe: Recipe, costs: Costs) -> dict[str, float]:
     # Each sample stands in the journal and in the training rows.
     found["samples"] = 2 * samples * (sampling.prompt + sampling.answer) * TOKEN_BYTES
     found["answers"] = answers * (judging.prompt + judging.answer) * TOKEN_BYTES
+    if recipe.analyze:
+        found["analysis"] = len(costs.students) * analyzed_texts(recipe) * judging.answer * ANALYSIS_BYTES
     trained = [4 * trained_parameters(costs.size, student.recipe.train) for student in costs.students]
     copies = [4 + (student.recipe.train.validation is not None) for student in costs.students]
     # The last two, each with both moments; while one is written there are three.

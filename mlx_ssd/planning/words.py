@@ -51,8 +51,8 @@ def in_short(plan: Plan) -> list[str]:
         f"the most of it is for {PARTS[part]}, in {VERBS[highest]}"
     ]
     if plan.seconds:
-        longest = max(STAGES, key=lambda stage: plan.seconds[stage])
-        times = ", ".join(f"{VERBS[stage]} {duration(plan.seconds[stage])}" for stage in STAGES)
+        longest = max(plan.seconds, key=lambda stage: plan.seconds[stage])
+        times = ", ".join(f"{VERBS[stage]} {duration(took)}" for stage, took in plan.seconds.items())
         lines.append(
             f"plan: about {duration(sum(plan.seconds.values()))}, most of it {VERBS[longest]} ({times}); "
             f"{costs.speed.source}"
@@ -65,7 +65,7 @@ def in_short(plan: Plan) -> list[str]:
     return lines
 
 
-VERBS = {"sample": "sampling", "train": "training", "evaluate": "evaluation"}
+VERBS = {"sample": "sampling", "train": "training", "evaluate": "evaluation", "analyze": "analysis"}
 
 
 def on(plan: Plan) -> str:

@@ -22,8 +22,8 @@ from mlx_ssd.arms import base, students
 from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.recipe import Recipe
 
-NAMES = ("sample", "curate", "train", "evaluate", "score", "report")
-DERIVED = ("score", "report")  # made anew without asking when what they read has changed
+NAMES = ("sample", "curate", "train", "evaluate", "score", "analyze", "report")
+DERIVED = ("score", "analyze", "report")  # made anew without asking when what they read has changed
 
 
 class Stage(Protocol):
@@ -63,4 +63,5 @@ def units(recipe: Recipe, directory: Path) -> list[Unit]:
     found += [Unit("train", arm.recipe, arm.files) for arm in trained]
     # These know of all arms: base is decoded as each student is.
     found += [Unit("evaluate", recipe, arm.files) for arm in (base(recipe, directory), *trained)]
-    return found + [Unit(stage, recipe, trained[0].files) for stage in ("score", "report")]
+    last = ("score", "analyze", "report") if recipe.analyze else ("score", "report")
+    return found + [Unit(stage, recipe, trained[0].files) for stage in last]

@@ -29,7 +29,7 @@ def settings(recipe: Recipe) -> dict:
     return {
         "seed": recipe.seed,
         "model": recipe.model.model_dump(),
-        "prompt": recipe.prompt.model_dump(),
+        "prompt": recipe.prompt.settings(),
         "problems": {role: source.model_dump(exclude={"path"}) for role, source in _sources(recipe).items()},
         "evaluate": {
             "samples_per_problem": evaluation.samples_per_problem,

@@ -1,17 +1,18 @@
-"""Report: every fact from the run's files -> report.json, report.md."""
+"""Report: every fact from the run's files -> report.json, report.md, report.html."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mlx_ssd import arms
-from mlx_ssd.layout import MAIN, RunFiles
+from mlx_ssd.layout import BASE, MAIN, RunFiles
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 5
+VERSION = 6
 
 
 def settings(recipe: Recipe) -> dict:
@@ -23,23 +24,42 @@ def check(recipe: Recipe) -> None:
 
 
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
+    from mlx_ssd.report.page.material import beside
+
     found = {"scores": hash_path(files.scores)}
-    for arm in arms.students(recipe, files.directory):
-        found[f"selection of {arm.name}"] = hash_path(arm.files.selection)
-        found[f"curation of {arm.name}"] = hash_path(arm.files.curation)
-        found[f"training log of {arm.name}"] = hash_path(arm.files.training_log)
+    for arm in (arms.base(recipe, files.directory), *arms.students(recipe, files.directory)):
+        found[f"answers of {arm.name}"] = hash_path(arm.files.evaluation)
+        if arm.name != BASE:
+            found[f"selection of {arm.name}"] = hash_path(arm.files.selection)
+            found[f"curation of {arm.name}"] = hash_path(arm.files.curation)
+            found[f"training log of {arm.name}"] = hash_path(arm.files.training_log)
     if files.plan.exists():
         found["plan"] = hash_path(files.plan)
+    # The parts of an analysis may be gigabytes; its summary, written last, changes with them.
+    for path in sorted(files.analysis.glob("*/analysis.json")):
+        found[f"analysis of {path.parent.name}"] = hash_path(path)
+    for path in beside(files):
+        found[str(path.relative_to(files.directory))] = hash_path(path)
     return found
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
-    return [files.report_json, files.report_md]
+    return [files.report_json, files.report_md, files.report_html, files.figures]
 
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
-    from mlx_ssd.report.facts import arm_facts, facts
     from mlx_ssd.report.markdown import render
+
+    write_json(files.report_json, _collected(recipe, files))
+    # Read back, so that Markdown is rendered from what the file holds (JSON's string keys included).
+    write_atomic(files.report_md, render(read_json(files.report_json)))
+    write_atomic(files.report_html, _page(recipe, files))
+    return {}
+
+
+def _collected(recipe: Recipe, files: RunFiles) -> dict[str, Any]:
+    from mlx_ssd.analysis import store
+    from mlx_ssd.report.facts import arm_facts, facts
 
     measured = read_json(files.manifest)["stages"]
     trained = [
@@ -48,7 +68,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
             arm.recipe,
             read_json(arm.files.selection),
             read_json(arm.files.curation),
-            [json.loads(line) for line in arm.files.training_log.read_text().splitlines()],
+            _log(arm.files),
             measured["train" if arm.name == MAIN else f"train.{arm.name}"]["measured"],
         )
         for arm in arms.students(recipe, files.directory)
@@ -57,7 +77,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     best = read_json(chosen) if recipe.evaluate.curve else None
     if recipe.evaluate.base_best:
         best = {"decoding": recipe.evaluate.base_best.model_dump()}
-    collected = facts(
+    return facts(
         recipe,
         str(files.directory),
         read_json(files.manifest),
@@ -66,8 +86,103 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         best,
         read_problems(recipe.problems.test, "test")[0].prompt,
         read_json(files.plan) if files.plan.exists() else None,
+        {name: store.summary(files.analysis, name) for name in store.arms(files.analysis)},
     )
-    write_json(files.report_json, collected)
-    # Read back, so that Markdown is rendered from what the file holds (JSON's string keys included).
-    write_atomic(files.report_md, render(read_json(files.report_json)))
-    return {}
+
+
+def _log(files: RunFiles) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in files.training_log.read_text().splitlines()]
+
+
+def _page(recipe: Recipe, files: RunFiles) -> str:
+    from mlx_ssd import models
+    from mlx_ssd.analysis import store
+    from mlx_ssd.report.figures import figures, write_figures
+    from mlx_ssd.report.page import decode, material, page, samples
+    from mlx_ssd.report.page.figures import drawings
+
+    found = material.read(files)
+    logs = {arm.name: _log(arm.files) for arm in arms.students(recipe, files.directory)}
+    drawn = figures(found.report | {"frontier": found.frontier}, logs)
+    write_figures(drawn, files.figures)
+    found.drawings = drawings(drawn)
+    analysed = store.arms(files.analysis)
+    answers = _analysed(recipe, files) if analysed else _answers(recipe, files)
+    if not answers:
+        found.samples_note = "There are no answers to show."
+        return page.render(found)
+    found.packed = samples.pack(
+        answers,
+        {problem.id: problem for problem in read_problems(recipe.problems.test, "test")},
+        decode.Pieces(models.load_tokenizer(models.locate(recipe.model))),
+        {name: lambda name=name: store.parts(files.analysis, name) for name in analysed},
+        {name: found.report["analysis"][name]["rule"] for name in analysed},
+    )
+    return page.render(found)
+
+
+def _analysed(recipe: Recipe, files: RunFiles) -> list[Any]:
+    """The texts of the analysis, with what the grader said of those that are answers of the run."""
+    from mlx_ssd.analysis import store
+    from mlx_ssd.report.page.samples import Sample
+
+    whose = recipe.analyze.texts if recipe.analyze else BASE
+    known = {(s.problem_id, s.sample_index): s for s in _answers(recipe, files, (whose,))}
+    found = []
+    for number, text in enumerate(store.texts(files.analysis)):
+        answer = known.get((text.problem_id, text.sample_index))
+        if answer and list(answer.completion_ids) != text.completion_ids:
+            answer = None
+        found.append(
+            Sample(
+                text.problem_id,
+                text.sample_index,
+                whose if answer else "the text",
+                text.completion_ids,
+                text.finish_reason,
+                text.verdict or (answer.verdict if answer else None),
+                text.difficulty,
+                answer.detail if answer else "",
+                number,
+            )
+        )
+    return found
+
+
+def _answers(recipe: Recipe, files: RunFiles, wanted: tuple[str, ...] = (BASE, MAIN)) -> list[Any]:
+    """What these arms answered to the test problems at their usual decoding, by problem."""
+    from mlx_ssd.comparisons import latest_grades
+    from mlx_ssd.controls import policy_of, test_entries
+    from mlx_ssd.records import Generation
+    from mlx_ssd.report.page.samples import Sample
+    from mlx_ssd.storage import Journal
+
+    usual = {
+        name: policy_of((recipe if name == BASE else recipe.of_arm(name)).evaluate.decoding).name() for name in wanted
+    }
+    levels = {problem.id: problem.difficulty for problem in read_problems(recipe.problems.test, "test")}
+    found = []
+    for entry in test_entries(recipe, files.directory):
+        if entry.policy.name() != usual.get(entry.label):
+            continue
+        grades = {grade.key: grade for grade in latest_grades(entry)}
+        for generation in Journal(entry.generations, Generation).read():
+            grade = grades.get(generation.key)
+            if generation.problem_id not in levels or not grade:
+                continue
+            detail = grade.detail
+            if grade.failed_test is not None:
+                detail = f"test {grade.failed_test + 1} failed" + (f": {detail}" if detail else "")
+            found.append(
+                Sample(
+                    generation.problem_id,
+                    generation.sample_index,
+                    entry.label,
+                    generation.completion_ids,
+                    generation.finish_reason,
+                    grade.verdict,
+                    levels[generation.problem_id],
+                    detail,
+                )
+            )
+    return sorted(found, key=lambda sample: (sample.problem_id, sample.sample_index))

@@ -23,7 +23,7 @@ def settings(recipe: Recipe) -> dict:
     return {
         "seed": recipe.seed,
         "model": recipe.model.model_dump(),
-        "prompt": recipe.prompt.model_dump(),
+        "prompt": recipe.prompt.settings(),
         "problems": {
             "train": recipe.problems.train.model_dump(exclude={"path"}),
             "against": [source.model_dump(exclude={"path"}) for source in _against(recipe).values()],
