@@ -142,4 +142,5 @@ def frontier_command(
     click.echo(aligned(dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))))
     for sentence in sentences(facts):
         click.echo(sentence)
-    click.echo(f"More in {run_dir}/frontier.md, drawn in frontier.svg.")
+    drawn = ", drawn in frontier.svg" if (run_dir / "frontier.svg").exists() else ""
+    click.echo(f"More in {run_dir}/frontier.md{drawn}.")

@@ -16,8 +16,9 @@ from typing import Any
 
 from mlx_ssd import machine, models
 from mlx_ssd.arms import students
+from mlx_ssd.bench.comparing import ratio
 from mlx_ssd.bench.configurations import OFF, Configuration, Load, Subject, subjects_of
-from mlx_ssd.bench.measuring import Row, measure
+from mlx_ssd.bench.measuring import Row, in_sweeps
 from mlx_ssd.comparisons import outcome
 from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, test_entries
 from mlx_ssd.errors import BadInput, Interrupted
@@ -30,6 +31,8 @@ from mlx_ssd.scoring import Outcome, compare
 from mlx_ssd.storage import write_atomic, write_json
 from mlx_ssd.suites import Suite
 from mlx_ssd.suites.evaluating import Question, evaluate_suite
+
+SWEEPS = 5  # over all models; what the machine does meanwhile then falls on all alike
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def frontier(directory: Path, larger: Sequence[str], load: Load, repetitions: in
     What a larger model has answered is kept in RUN/frontier; the same command goes on there. Raises BadInput for a
     run that is not evaluated, WorkFailed and Interrupted.
     """
-    from mlx_ssd.bench import frontier_words
+    from mlx_ssd.bench import frontier_words, plots
 
     files = RunFiles(directory)
     if not files.recipe.exists():
@@ -73,7 +76,7 @@ def frontier(directory: Path, larger: Sequence[str], load: Load, repetitions: in
         "comparisons": _comparisons(contestants, rows, recipe),
     }
     write_json(directory / "frontier.json", facts)
-    write_atomic(directory / "frontier.svg", frontier_words.plot(facts))
+    plots.frontier(facts, directory / "frontier.svg")
     write_atomic(directory / "frontier.md", frontier_words.markdown(facts))
     return facts
 
@@ -120,14 +123,15 @@ def question_of(what: str, decoding: Decoding, recipe: Recipe, folder: Path) -> 
 
 
 def _measured(subjects: Sequence[Subject], load: Load, repetitions: int) -> dict[Subject, Row]:
-    rows = {}
-    with progress("bench", len(subjects), 0, "models") as bar:
-        for subject, row in zip(
-            subjects, measure([Configuration(s, load) for s in subjects], repetitions), strict=True
-        ):
-            rows[subject] = row
-            bar.update(len(rows), subject.name)
-    return rows
+    """In turns, so that what else the machine does falls on all alike."""
+    found, sweeps = [], min(SWEEPS, repetitions)
+    with progress("bench", sweeps * len(subjects), 0, "measurements") as bar:
+        for done, row in enumerate(in_sweeps([Configuration(s, load) for s in subjects], repetitions, sweeps), start=1):
+            if row is None:
+                bar.update(done, "")
+            else:
+                found.append(row)
+    return dict(zip(subjects, found, strict=True))
 
 
 def _line(contestant: Contestant, row: Row) -> dict[str, Any]:
@@ -153,7 +157,9 @@ def _comparisons(
             of = {"small": small.name, "larger": name, "larger_decoding": best.outcome.score.decoding}
             of |= {"difference": difference.model_dump()}
             of |= {"memory_ratio": ours["mlx_peak_bytes"] / theirs["mlx_peak_bytes"]}
-            found.append(of | {"decode_ratio": ours["decode_tps"]["mean"] / theirs["decode_tps"]["mean"]})
+            if faster := ratio(theirs["series"]["decode_tps"], ours["series"]["decode_tps"]):
+                of |= {"decode_ratio": {"mean": faster.mean, "low": faster.low, "high": faster.high}}
+            found.append(of)
     return found
 
 

@@ -1,10 +1,9 @@
-"""frontier.json as a table, sentences and a plot."""
+"""frontier.json as a table and sentences."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlx_ssd.bench import svg
 from mlx_ssd.bench.tables import columns, notes
 
 SHOWN = ("first token ms", "decode t/s", "MLX peak MB", "process peak MB", "J/token")
@@ -31,7 +30,9 @@ def sentences(facts: dict[str, Any]) -> list[str]:
         points = {name: 100 * value for name, value in of["difference"].items()}
         what = f"{of['small']} - {of['larger']} ({of['larger_decoding']}): {points['mean']:+.1f} "
         what += f"[{points['low']:+.1f}, {points['high']:+.1f}] points of pass@1"
-        cost = f"{of['memory_ratio']:.2f} of its peak memory, {of['decode_ratio']:.2f} times its decode tok/s"
+        cost = f"{of['memory_ratio']:.2f} of its peak memory"
+        if speed := of.get("decode_ratio"):
+            cost += f", {speed['mean']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}] times its decode tok/s"
         if points["low"] > 0:
             verdict = "it is better"
         elif points["high"] < 0:
@@ -48,28 +49,7 @@ def markdown(facts: dict[str, Any]) -> str:
     lines += [f"{facts['problems']} test problems, {facts['samples_per_problem']} samples each.", ""]
     lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *(f"- {sentence}" for sentence in sentences(facts)), "", "![frontier](frontier.svg)", ""]
+    lines += ["", *(f"- {sentence}" for sentence in sentences(facts)), ""]
+    if any("pass_at_1" in line for line in facts["lines"]):
+        lines += ["![frontier](frontier.svg)", ""]
     return "\n".join([*lines, *notes([line["speed"] for line in facts["lines"]])]) + "\n"
-
-
-def plot(facts: dict[str, Any]) -> str:
-    """pass@1 over peak memory, and over decode tok/s."""
-    scored = [line for line in facts["lines"] if "pass_at_1" in line]
-    twice = [line["name"] for line in scored]
-
-    def points(x: Any) -> list[svg.Point]:
-        found = []
-        for line in scored:
-            of = {name: 100 * value for name, value in line["pass_at_1"].items()}
-            label = line["name"] + (f", {line['decoding']}" if twice.count(line["name"]) > 1 else "")
-            found.append(svg.Point(label, x(line["speed"]), of["mean"], of["low"], of["high"]))
-        return found
-
-    if not scored:
-        return svg.page([])
-    y = "pass@1 %, 95 % interval over problems"
-    memory = points(lambda speed: speed["mlx_peak_bytes"] / 1e6)
-    panels = [svg.scatter(memory, "What it solves, and its memory", "MLX peak memory, MB", y)]
-    rate = points(lambda speed: speed["decode_tps"]["mean"])
-    panels.append(svg.scatter(rate, "What it solves, and its speed", "decode tokens/s", y))
-    return svg.page(panels, [point.label for point in memory])

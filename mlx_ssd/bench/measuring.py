@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,12 @@ class Measured:
     def repeat(self) -> None:
         self.repetitions.append(self.worker.ask("repeat"))
         self.readings.append(battery.read())
+
+    def go_on_from(self, before: Measured) -> None:
+        """What another process measured of the same configuration counts too; memory is this one's own."""
+        self.loaded["seconds"] = before.loaded["seconds"] + self.loaded["seconds"]
+        self.repetitions = [*before.repetitions, *self.repetitions]
+        self.readings, self.started = [*before.readings, *self.readings], before.started
 
     def series(self) -> dict[str, list[float]]:
         """What is measured at each repetition."""
@@ -111,6 +118,27 @@ def interleaved(configurations: Sequence[Configuration], rounds: int, warmup: in
             for measured in all_measured[:: -1 if number % 2 else 1]:
                 measured.repeat()
         return [measured.row(rate) for measured in all_measured]
+
+
+def in_sweeps(
+    configurations: Sequence[Configuration], repetitions: int, sweeps: int, warmup: int = 1
+) -> Iterator[Row | None]:
+    """As `interleaved`, of at least so many repetitions, for models that may not fit into memory together: each sweep
+    loads them one after the other, every second one in opposite order. None after each, and at the end their rows."""
+    rate, found, rows = rate_of(configurations[0]), {}, {}
+    for sweep in range(sweeps):
+        for configuration in configurations[:: -1 if sweep % 2 else 1]:
+            with working(configuration) as worker:
+                measured = Measured.begin(worker, 1, warmup)
+                if sweep:
+                    measured.go_on_from(found[configuration])
+                for _ in range(math.ceil(repetitions / sweeps)):
+                    measured.repeat()
+                found[configuration] = measured
+                if sweep == sweeps - 1:
+                    rows[configuration] = measured.row(rate)
+            yield None
+    yield from (rows[configuration] for configuration in configurations)
 
 
 def rate_of(configuration: Configuration) -> dict[str, Any]:

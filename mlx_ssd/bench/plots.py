@@ -1,23 +1,26 @@
-"""What is drawn: decode tok/s by configuration."""
+"""What is drawn: decode tok/s by configuration, and the frontier. The drawings are the report's (report/figures)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mlx_ssd.bench import svg
 from mlx_ssd.bench.measuring import Row
+from mlx_ssd.report.figures.frontier import frontier_figure
+from mlx_ssd.report.figures.rates import rates_figure
+from mlx_ssd.report.figures.svg import standalone
 from mlx_ssd.storage import write_atomic
 
 
 def rates(rows: Sequence[Row], path: Path) -> None:
-    """A bar a row, with one standard deviation to each side."""
-    points = []
-    for row in rows:
-        of, std = row["decode_tps"]["mean"], row["decode_tps"].get("std")
-        parts = [row["model"], f"{row['bits']} bit", f"pp{row['prompt_tokens']}"]
-        parts += [f"adapter {row['adapter']}"] * (row["adapter"] != "off")
-        parts += [f"batch {row['batch']}"] * (row["batch"] > 1)
-        label = ", ".join(parts)
-        points.append(svg.Point(label, 0, of, *(() if std is None else (of - std, of + std))))
-    write_atomic(path, svg.page([svg.bars(points, "Decoding", "tokens/s")]))
+    write_atomic(path, standalone(rates_figure(rows)))
+
+
+def frontier(facts: Mapping[str, Any], path: Path) -> None:
+    """Nothing where nothing was graded; what an earlier command drew goes then."""
+    figure = frontier_figure(facts)
+    if figure:
+        write_atomic(path, standalone(figure))
+    else:
+        path.unlink(missing_ok=True)

@@ -20,6 +20,9 @@ REQUIRED = {
     "pydantic": "2.14.4",
     "PyYAML": "6.0.4",
     "rich": "15.0.0",
+    "matplotlib": "3.11.2",
+    "jinja2": "3.1.6",
+    "safetensors": "0.8.0",
     "psutil": "7.2.2",
 }
 OPTIONAL = {"torch": "2.13.0", "peft": "0.21.2", "coremltools": "9.0", "gguf": "0.19.0"}

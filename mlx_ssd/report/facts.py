@@ -6,7 +6,7 @@ import shlex
 from collections import defaultdict
 from typing import Any
 
-from mlx_ssd.layout import BASE
+from mlx_ssd.layout import BASE, MAIN
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
 from mlx_ssd.report.prediction import against_plan
@@ -25,9 +25,11 @@ def facts(
     best: dict[str, Any] | None,
     example: str,
     plan: dict[str, Any] | None = None,
+    analysis: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain data. `arms`: of each student, main first, `arm_facts`; `best`: how the base's best
-    decoding was chosen; `example`: a prompt to try; `plan`: plan.json, where the run has one."""
+    decoding was chosen; `example`: a prompt to try; `plan`: plan.json, where the run has one; `analysis`:
+    analysis.json of each arm that was analysed."""
     comparisons = [Comparison.model_validate(c) for c in scores["comparisons"]]
     measured = {
         name: entry["measured"]
@@ -53,8 +55,12 @@ def facts(
         "base_best": best,
         "seconds": {name: round(total, 2) for name, total in seconds.items()},
         **planned,
+        **({"analysis": analysis} if analysis else {}),
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
-        "verdict": verdict(comparisons, scores["scores"][0]["graded_problems"]),
+        "verdict": [
+            *verdict(comparisons, scores["scores"][0]["graded_problems"]),
+            *without_training(comparisons, scores["scores"][0]["graded_problems"], run_dir),
+        ],
         "warnings": warnings(arms, scores),
         "not_measured": not_measured(recipe, scores),
         "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
@@ -115,6 +121,21 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
     if problems >= FEW_PROBLEMS:
         said += [text for comparison in comparisons if (text := at_equal_length(comparison))]
     return said
+
+
+def without_training(comparisons: list[Comparison], problems: int, run_dir: str) -> list[str]:
+    """That two-stage decoding has the student's gain, where one is shown and the two cannot be told apart."""
+    found = {
+        (c.arm, c.baseline): standing(c.difference[1])
+        for c in comparisons
+        if c.arm in (MAIN, "two-stage") and 1 in c.difference
+    }
+    best = "base-best" if any(against == "base-best" for _, against in found) else BASE
+    gains = "beats" in (found.get((MAIN, best)), found.get(("two-stage", best)))
+    if problems < FEW_PROBLEMS or not gains or found.get((MAIN, "two-stage")) in (None, "beats"):
+        return []
+    command = shlex.join(["mlx-ssd", "export", run_dir, "--target", "preset"])
+    return [f"Two-stage decoding has as much without training, wherever the decoder is one's own: {command}"]
 
 
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:

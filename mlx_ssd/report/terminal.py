@@ -40,3 +40,4 @@ def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) ->
         console.print(f"- {line}", soft_wrap=True)
     console.print(f"More in {run_dir}/report.md. Next:")
     console.print(f"  {facts['next']}", soft_wrap=True, markup=False)
+    console.print(f"All of it on one page, with the samples: {run_dir}/report.html", soft_wrap=True, markup=False)

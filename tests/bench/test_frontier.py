@@ -52,14 +52,15 @@ def graded(tmp_path_factory):
     return run
 
 
-def measured(configurations, repetitions):
+def measured(configurations, repetitions, sweeps):
     """Instead of processes: the fused student as fast as its base, and smaller than nothing else."""
+    yield from [None] * (sweeps * len(configurations))
     for configuration in configurations:
         yield row(model=configuration.subject.name, adapter=configuration.subject.way, parameters=877_952)
 
 
 def test_one_table_one_plot_and_what_they_say(graded, monkeypatch):
-    monkeypatch.setattr(module, "measure", measured)
+    monkeypatch.setattr(module, "in_sweeps", measured)
     found = CliRunner().invoke(main, ["frontier", str(graded), "embedded", "-p", "8", "-n", "4", "-r", "1"])
     assert found.exit_code == 0, found.output
     facts = json.loads((graded / "frontier.json").read_text())
@@ -70,9 +71,12 @@ def test_one_table_one_plot_and_what_they_say(graded, monkeypatch):
     assert 0 < larger["pass_at_1"]["mean"] < 1  # it was really asked, and really graded
     ours = next(c for c in facts["comparisons"] if c["small"] == "student")
     assert ours["difference"]["mean"] == pytest.approx(1 - larger["pass_at_1"]["mean"])
-    assert ours["memory_ratio"] == 1
+    assert ours["memory_ratio"] == 1 and ours["decode_ratio"] == {"mean": 1, "low": 1, "high": 1}
     assert sentences(facts)[1] in found.output and "student - embedded (" in sentences(facts)[1]
-    assert "embedded" in (graded / "frontier.md").read_text() and (graded / "frontier.svg").read_text().count("<g") == 2
+    assert "![frontier](frontier.svg)" in (graded / "frontier.md").read_text()
+    picture = (graded / "frontier.svg").read_text()
+    assert all(f"--{kind}.{number}" in picture for kind in ("memory", "speed") for number in range(3))
+    assert "embedded: " in picture and "drawn in frontier.svg" in found.output
     graded_once = sorted((graded / "frontier").rglob("*.jsonl"))
     times = [path.stat().st_mtime_ns for path in graded_once]
     assert CliRunner().invoke(main, ["frontier", str(graded), "embedded", "-p", "8", "-n", "4"]).exit_code == 0
@@ -101,7 +105,9 @@ def test_a_run_that_is_not_evaluated_is_refused(tmp_path):
     [(0.01, 0.05, "it is better"), (-0.05, -0.01, "does not replace"), (-0.02, 0.02, "no difference is shown")],
 )
 def test_the_sentence_follows_the_interval(low, high, says):
-    of = {"small": "student", "larger": "big", "larger_decoding": "t1", "memory_ratio": 0.25, "decode_ratio": 3.0}
+    of = {"small": "student", "larger": "big", "larger_decoding": "t1", "memory_ratio": 0.25}
     of |= {"difference": {"mean": (low + high) / 2, "low": low, "high": high}}
     (sentence,) = sentences({"comparisons": [of]})
-    assert says in sentence and "0.25 of its peak memory, 3.00 times its decode tok/s" in sentence
+    assert says in sentence and sentence.endswith("0.25 of its peak memory.")
+    (sentence,) = sentences({"comparisons": [of | {"decode_ratio": {"mean": 3.0, "low": 2.5, "high": 3.5}}]})
+    assert sentence.endswith("0.25 of its peak memory, 3.00 [2.50, 3.50] times its decode tok/s.")

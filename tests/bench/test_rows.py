@@ -8,10 +8,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mlx_ssd.bench import svg
 from mlx_ssd.bench.comparing import comparison, ratio
-from mlx_ssd.bench.plots import rates
+from mlx_ssd.bench.plots import frontier, rates
 from mlx_ssd.bench.tables import FORMATS, columns, compared
+from mlx_ssd.report.figures.rates import rates_figure
+from tests.report import figure_data
+from tests.report.svg_reading import Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,39 +73,21 @@ def test_a_comparison_says_what_is_divided_by_what():
     assert json.loads(compared([found], "jsonl")) == found and compared([found], "csv") == ""
 
 
-def marks(picture, tag):
-    return [element.attrib for element in ElementTree.fromstring(picture).iter(SVG + tag)]
-
-
 def test_bars_are_as_long_as_their_figures(tmp_path):
-    rates([row(), row(decode_tps={"mean": 80.0}, model="a < b & c")], tmp_path / "plot.svg")
+    rows = [row(), row(decode_tps={"mean": 80.0}, model="a < b & c")]
+    rates(rows, tmp_path / "plot.svg")
     picture = (tmp_path / "plot.svg").read_text()
-    one, two = (float(bar["width"]) for bar in marks(picture, "rect")[1:])
-    assert two == pytest.approx(2 * one, abs=0.2)
-    assert "a &lt; b &amp; c" in picture
+    assert ElementTree.fromstring(picture).tag == SVG + "svg"
+    assert "a &lt; b &amp; c, 4 bit, pp512: 80.0" in picture and "small, 4 bit, pp512: 40.0 ± 2.0" in picture
+    drawing = Drawing(rates_figure(rows))
+    one, two = (drawing.values(f"rate.{number}", "x") for number in range(2))
+    assert (one.max(), two.max()) == (pytest.approx(40, rel=1e-3), pytest.approx(80, rel=1e-3))
 
 
-def test_points_stand_where_their_figures_are():
-    points = [svg.Point("a", 10, 50, 40, 60), svg.Point("b", 20, 70, 65, 75), svg.Point("c", 10, 60)]
-    picture = svg.page([svg.scatter(points, "title", "x", "y")])
-    a, b, c = ((float(m["cx"]), float(m["cy"])) for m in marks(picture, "circle") if m["r"] == "5")
-    assert a[0] < b[0] and a[1] > c[1] > b[1]
-    assert c[0] - a[0] == pytest.approx(svg.MARK, abs=0.2)  # side by side, where they would hide each other
-    assert c[1] == pytest.approx((a[1] + b[1]) / 2, abs=0.2)
-    lefts = svg.LEFT + 10 / 20 * (svg.WIDTH - svg.LEFT - svg.RIGHT)
-    assert (a[0] + c[0]) / 2 == pytest.approx(lefts, abs=0.2)
-
-
-def test_no_two_marks_touch_and_none_moves_further_than_it_must():
-    places = [100.0, 100.0, 104.0, 121.0, 200.0, 100.0]
-    found = svg._apart(places)
-    gaps = [b - a for a, b in zip(sorted(found), sorted(found)[1:], strict=False)]
-    assert min(gaps) >= svg.MARK - 1e-9 and found[4] == 200
-    assert sum(found) == pytest.approx(sum(places))
-
-
-@pytest.mark.parametrize("low, high", [(0, 3), (0, 431.7), (58.6, 93.7), (5, 5), (0, 0.004)])
-def test_ticks_are_round_and_hold_the_data(low, high):
-    found = svg.ticks(low, high)
-    assert found[0] <= low and found[-1] >= high and 2 <= len(found) <= 9
-    assert all(b > a for a, b in zip(found, found[1:], strict=False))
+def test_a_frontier_that_nobody_graded_is_not_drawn(tmp_path):
+    plot = tmp_path / "frontier.svg"
+    plot.write_text("an earlier one")
+    frontier({"run": "r", "problems": 3, "lines": [{"name": "base", "speed": row()}]}, plot)
+    assert not plot.exists()
+    frontier(figure_data.frontier(), plot)
+    assert plot.read_text().startswith("<svg")

@@ -13,7 +13,7 @@ from mlx_ssd.bench import measuring
 from mlx_ssd.bench.__main__ import answers
 from mlx_ssd.bench.configurations import Configuration, Load, Subject, subjects_of
 from mlx_ssd.bench.generating import prompts_of
-from mlx_ssd.bench.measuring import Measured, interleaved, measure
+from mlx_ssd.bench.measuring import Measured, in_sweeps, interleaved, measure
 from mlx_ssd.bench.subject import load
 from mlx_ssd.bench.worker import working
 from mlx_ssd.errors import BadInput, WorkFailed
@@ -62,26 +62,45 @@ def test_what_is_made_in_memory_has_no_load_time(run):
     assert "std" not in row["decode_tps"]
 
 
-def test_rounds_take_turns_and_every_second_one_in_opposite_order(monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """What fake workers were asked, by name; each counts as loaded in as many seconds as there were before it."""
+    found, begun = [], []
 
     class Fake:
         def __init__(self, configuration):
             self.configuration = configuration
 
         def ask(self, request):
+            name = self.configuration.subject.name
             if request == "repeat":
-                asked.append(self.configuration.subject.name)
-            return {"ttft": 1.0, "steps": [0.5], "kv_bytes": 0, "steady_bytes": 0}
+                found.append(name)
+            begun.extend([name] if request.startswith("load") else [])
+            answer = {"ttft": 1.0, "steps": [0.5], "kv_bytes": 0, "steady_bytes": 0}
+            return answer | {"seconds": [begun.count(name)]}
 
     monkeypatch.setattr(measuring, "working", lambda configuration: nullcontext(Fake(configuration)))
     monkeypatch.setattr(measuring, "rate_of", lambda configuration: RATE)
-    monkeypatch.setattr(Measured, "row", lambda self, rate: self.series())
-    wanted = [Configuration(Subject(name, "", ""), Load(8 * n, 2)) for n, name in ((1, "one"), (2, "two"))]
-    rows = interleaved(wanted, rounds=3, warmup=1)
+    monkeypatch.setattr(Measured, "row", lambda self, rate: self.series() | {"load_s": self.loaded["seconds"]})
+    return found
+
+
+WANTED = [Configuration(Subject(name, "", ""), Load(8 * n, 2)) for n, name in ((1, "one"), (2, "two"))]
+
+
+def test_rounds_take_turns_and_every_second_one_in_opposite_order(asked):
+    rows = interleaved(WANTED, rounds=3, warmup=1)
     assert asked == ["one", "two", *("one", "two"), *("two", "one"), *("one", "two")]  # the first two are warm-ups
     assert [row["prompt_tps"] for row in rows] == [[8, 8, 8], [16, 16, 16]]
     assert rows[0]["decode_tps"] == [2, 2, 2]
+
+
+def test_sweeps_load_each_model_anew_and_keep_all_repetitions(asked):
+    *pauses, one, two = in_sweeps(WANTED, repetitions=4, sweeps=2, warmup=0)
+    assert pauses == [None] * 4
+    assert asked == [*("one", "one"), *("two", "two"), *("two", "two"), *("one", "one")]
+    assert one["prompt_tps"] == [8] * 4 and two["prompt_tps"] == [16] * 4
+    assert one["load_s"] == two["load_s"] == [1, 2]
 
 
 def test_a_model_that_cannot_be_loaded_is_bad_input(tmp_path):

@@ -1,11 +1,13 @@
 """Bench against mlx_lm's own, and what self-distillation and quantization cost: pages are rendered from their rows."""
 
+import json
 import subprocess
 
 import pytest
 
 from benchmarks import bench_rival, cost, journal
 from benchmarks.bench_rival import OURS, THEIRS
+from mlx_ssd.bench import frontier_words, plots
 from mlx_ssd.bench.configurations import Load, Subject
 from mlx_ssd.errors import WorkFailed
 
@@ -54,3 +56,19 @@ def test_the_documents_quote_the_newest_runs():
         assert line in page
     for run in cost.newest(journal.read(journal.RESULTS / "cost.jsonl")):
         assert cost.ratios(run) in page
+
+
+def test_the_frontier_s_page_picture_and_quotations_are_of_its_facts(tmp_path):
+    facts = json.loads((journal.RESULTS / "frontier.json").read_text())
+    page = (journal.RESULTS / "frontier.md").read_text()
+    assert frontier_words.markdown(facts) == page
+    lines = [line for line in page.splitlines() if line.startswith(("| ", "- "))]
+    assert {line["role"] for line in facts["lines"]} == {"base", "student", "larger"} and len(lines) > 8
+    root = journal.RESULTS.parent.parent
+    assert all(line in (root / "docs/bench.md").read_text() for line in lines)
+    quoted = [line for line in lines if line.startswith(("| ", "- base - ", "- student - "))]
+    assert all(line in (root / "README.md").read_text() for line in quoted)
+    plots.frontier(facts, tmp_path / "frontier.svg")
+    assert (tmp_path / "frontier.svg").read_text().count("<path") == (
+        (journal.RESULTS / "frontier.svg").read_text().count("<path")
+    )

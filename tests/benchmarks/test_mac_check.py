@@ -112,4 +112,4 @@ def test_the_steps_take_twenty_minutes_at_most_and_their_commands_are_those_of_t
             main.commands[name].make_context(name, arguments)  # click refuses what it does not know
     smoke = next(step for step in STEPS if step.name == "smoke").command
     settings = dict(parse_override(text) for option, text in zip(smoke, smoke[1:], strict=False) if option == "--set")
-    assert Recipe.load("qwen3-4b-embedded", settings).problems.train.limit == 4
+    assert Recipe.load("mac-4b-check", settings).problems.train.limit == 4

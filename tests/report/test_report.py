@@ -192,6 +192,7 @@ def test_times_memory_and_model_are_the_manifests(files, report):
         "train": ["train", "train.tokens"],
         "evaluate": ["evaluate.base", "evaluate", "evaluate.tokens"],
         "score": ["score"],
+        "analyze": ["analyze"],
     }
     assert report["seconds"] == {
         stage: pytest.approx(sum(stages[unit]["measured"]["seconds"] for unit in units), abs=0.01)
