@@ -7,7 +7,7 @@ fused, in 32, 8 and 4 bits.
 SmolLM2-135M, with an adapter on every linear layer whose training is of no account here (two steps):
 
     python -m benchmarks.stand_ins smollm2 --out smollm2
-    for stage in sample curate train; do mlx-ssd $stage runs/smollm2 --recipe qwen3-4b-instruct --model smollm2 \\
+    for stage in sample curate train; do mlx-ssd $stage runs/smollm2 --recipe mac-4b-instruct --model smollm2 \\
         --set "problems.train={source: embedded, limit: 4}" --set sample.max_tokens=16 --set train.rows_per_step=2 \\
         --set train.validation=null --set curate.drop_stubs=false; done
     python -m benchmarks.cost --run runs/smollm2 -p 32 -n 16 --rounds 5

@@ -74,7 +74,7 @@ STEPS = (
     Step(
         "smoke", "a 4B model in 4 bits through every stage (downloads 2.3 GB once)", 450,
         (
-            "mlx-ssd", "run", "qwen3-4b-embedded", "--yes", "--out", "{work}/smoke",
+            "mlx-ssd", "run", "mac-4b-check", "--yes", "--out", "{work}/smoke",
             *(part for setting in LITTLE for part in ("--set", setting)),
         ),
         "smoke",

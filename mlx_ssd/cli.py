@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from mlx_ssd import __version__, downloads
+from mlx_ssd.cli_analyze import analyze_command
 from mlx_ssd.cli_bench import bench_command, frontier_command
 from mlx_ssd.cli_doctor import doctor_command
 from mlx_ssd.cli_export import export_command
 from mlx_ssd.cli_parity import parity_command
 from mlx_ssd.cli_plan import begin, overrides_of, plan_command, sized_for
+from mlx_ssd.cli_report import report_command
 from mlx_ssd.cli_suites import eval_command, grade_command
 from mlx_ssd.errors import BadInput, SsdError
 
@@ -23,7 +25,7 @@ STAGE_HELP = {
     "train": "Train a LoRA adapter on the model's own tokens.",
     "evaluate": "Let base and students solve the test problems, and grade them.",
     "score": "From grades to pass@k, differences and the curve.",
-    "report": "Write report.json and report.md, and print the table.",
+    "report": "Write report.json, report.md and report.html, and print the table.",
 }
 
 
@@ -63,6 +65,7 @@ def main() -> None:
     mlx-ssd eval RUN --suite NAME     base and students on another problem set
     mlx-ssd grade FILE --suite NAME   score saved generations
     mlx-ssd export RUN --target NAME  what an app loads, proved to have kept the gain
+    mlx-ssd analyze RUN               locks and forks: what training changed
     mlx-ssd parity RUN                what MLX computed, beside PyTorch
     mlx-ssd bench MODEL|RUN           speed and memory: base, with adapter, fused
     mlx-ssd frontier RUN LARGER       does a small student replace a larger model?
@@ -153,13 +156,15 @@ def _stage_command(name: str) -> click.Command:
 
 
 for _name in STAGE_HELP:
-    main.add_command(_stage_command(_name))
+    _command = _stage_command(_name)
+    main.add_command(report_command(_command) if _name == "report" else _command)
 
 
 main.add_command(eval_command)
 main.add_command(grade_command)
 main.add_command(export_command)
 main.add_command(parity_command)
+main.add_command(analyze_command)
 main.add_command(doctor_command)
 main.add_command(plan_command)
 main.add_command(bench_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,22 +34,30 @@ def export_command(
     """Write a student as other tools and apps load it, and prove on each artefact that the gain survived.
 
     RUN is a run directory with a trained adapter. Each target gets a folder in RUN/export, with verify.json.
+
+    --target preset writes two-stage decoding of the base as a sampler for mlx-lm. It needs no training: RUN may be a
+    run that has not begun, or a probe's folder.
     """
     import json
 
-    from mlx_ssd.export.exporting import all_targets, export_run
+    from mlx_ssd.export import PRESET
+    from mlx_ssd.export.exporting import all_targets, export_preset, export_run
     from mlx_ssd.export.grading import in_words
 
     if bool(targets) == everything:
         raise BadInput("give --target NAME, once or more, or --all")
     if precision and len(targets) != 1:
         raise BadInput("--precision belongs to one --target")
-    wanted = [(name, precision) for name in targets]
+    if precision and targets == (PRESET,):
+        raise BadInput("--target preset has no precision: it is a decoding rule, no weights")
+    wanted = [(name, precision) for name in targets if name != PRESET]
+    if PRESET in targets:
+        _preset(export_preset(run_dir, arm, force, check), as_json)
     if everything:
         wanted, notes = all_targets(run_dir, arm)
         for note in notes:
             click.echo(f"note: {note}", err=True)
-    for facts in export_run(run_dir, wanted, arm, force, check, grade):
+    for facts in export_run(run_dir, wanted, arm, force, check, grade) if wanted or everything else ():
         if as_json:
             click.echo(json.dumps(facts))
         else:
@@ -60,3 +69,16 @@ def export_command(
             )
             if grade and "graded" in facts:
                 click.echo(f"  {facts['graded']['verdict']}: {in_words(facts['graded'])}")
+
+
+def _preset(facts: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    click.echo(
+        f"preset: {facts['verdict']}, probabilities within {facts['probabilities']['max_abs']:.1g} of two-stage "
+        f"decoding's, {facts['draws']['count']:,} draws within {facts['draws']['largest_deviations']:.1f} standard "
+        "deviations; a sampler for mlx-lm"
+    )

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlx_ssd import harmony
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.progress import progress
@@ -81,7 +82,7 @@ def grade(
         waiting += [(number, g) for g in generations if g.key not in done]
     if not waiting:
         return
-    texts = tokenizer.batch_decode([g.completion_ids for _, g in waiting], skip_special_tokens=True)
+    texts = harmony.decode(tokenizer, [g.completion_ids for _, g in waiting])
     answers = [((number, g.key), of[g.problem_id], text) for (number, g), text in zip(waiting, texts, strict=True)]
     evaluation = recipe.evaluate
     limits = Limits(**evaluation.limits.model_dump())

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Any
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Prompt
 from mlx_ssd.storage import hash_json
+
+# The day that a template is told which puts one into the prompt, as gpt-oss's does: a run that goes on after midnight
+# must ask the same. The day that gpt-oss came out.
+TODAY = datetime(2025, 8, 5)
+_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
@@ -25,10 +32,14 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
         raise BadInput(f"a problem's text holds the model's control token {control!r} ({text[:40]!r}…); take it out")
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     messages.append({"role": "user", "content": text})
+    options: dict[str, Any] = {"enable_thinking": prompt.enable_thinking}
+    template = tokenizer.chat_template
+    if isinstance(template, str) and _NOW.search(template):
+        options["chat_template"] = _NOW.sub(lambda asked: repr(TODAY.strftime(asked[2])), template)
+    if prompt.reasoning_effort:
+        options["reasoning_effort"] = prompt.reasoning_effort
     try:
-        ids = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, enable_thinking=prompt.enable_thinking
-        )
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
     except Exception as error:  # a template is the model's own program and may raise anything
         raise BadInput(f"the model's chat template refuses the prompt ({error}); try prompt.system ''") from error
     return list(ids)
@@ -37,7 +48,7 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
 def template_hash(tokenizer: Any, prompt: Prompt) -> str:
     """Names the rendering: the template's text (or what is put before a raw prompt), the recipe's prompt section."""
     around = getattr(tokenizer, "chat_template", None) if prompt.format == "chat" else _beginning(tokenizer) or None
-    return hash_json([around, prompt.model_dump()])[:16]
+    return hash_json([around, prompt.settings()])[:16]
 
 
 def _beginning(tokenizer: Any) -> list[int]:

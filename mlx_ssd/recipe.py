@@ -35,6 +35,12 @@ class Prompt(Section):
     format: Literal["chat", "raw"] = "chat"  # raw: the problem's text as it is, no template
     system: str = SYSTEM_MESSAGE  # "" for none
     enable_thinking: bool = False  # passed to the chat template
+    # Passed to it too, where it is set: gpt-oss takes low, medium (its template's own) and high.
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What fingerprints have of it: a setting that came later counts where it is set."""
+        return self.model_dump(exclude={"reasoning_effort"} if self.reasoning_effort is None else None)
 
 
 class ProblemSource(Section):
@@ -189,6 +195,14 @@ class Evaluation(Section):
     bootstrap_resamples: int = Field(10_000, ge=100)
 
 
+class Analysis(Section):
+    """Locks and forks: base and students read the same answers, and every token of them is measured."""
+
+    texts: str = "base"  # whose answers to the test problems: base, student, or the name of an arm
+    samples_per_problem: int = Field(1, ge=1)  # the first so many answers to each
+    max_tokens: int = Field(200_000, ge=1)  # of all these answers; whole ones, in the order of the problems
+
+
 ARM_SETTINGS = ("problems.train.", "sample.", "curate.", "train.", "evaluate.decoding.")
 RESERVED_ARMS = ("base", "base-best", "two-stage", "student")
 
@@ -222,6 +236,7 @@ class Recipe(Section):
     curate: Curation = Curation()
     train: Training = Training()
     evaluate: Evaluation = Evaluation()
+    analyze: Analysis | None = Analysis()  # None: left out
     arms: tuple[Arm, ...] = Field((), strict=False)  # students beside the main one
 
     @model_validator(mode="after")
@@ -235,6 +250,14 @@ class Recipe(Section):
             raise ValueError(f"two arms are called {twice}")
         for name in names:
             self.of_arm(name)  # its settings must make a recipe too
+        if self.analyze:
+            if self.analyze.texts not in (known := ["base", "student", *names]):
+                raise ValueError(f"analyze.texts is {self.analyze.texts!r}; give one of {', '.join(known)}")
+            if self.analyze.samples_per_problem > self.evaluate.samples_per_problem:
+                raise ValueError(
+                    f"analyze.samples_per_problem {self.analyze.samples_per_problem} is more than the "
+                    f"{self.evaluate.samples_per_problem} of evaluate.samples_per_problem"
+                )
         if max(self.evaluate.pass_at) > self.evaluate.samples_per_problem:
             raise ValueError(
                 f"evaluate.pass_at {max(self.evaluate.pass_at)} needs at least as many samples, "
@@ -275,7 +298,8 @@ class Recipe(Section):
 
     def of_arm(self, name: str) -> Recipe:
         """The recipe of one arm alone: its settings over these. "student" is this recipe itself."""
-        settings = self.model_dump(mode="json", exclude={"arms"})
+        # Which texts are analysed concerns all arms together; it may be another arm's.
+        settings = self.model_dump(mode="json", exclude={"arms", "analyze"})
         if name != "student":
             arm = next(arm for arm in self.arms if arm.name == name)
             for key, value in arm.set.items():

@@ -59,8 +59,8 @@ class WeightFiles:
         if not usual:
             raise BadInput(f"{self.folder}/config.json says nothing of quantization, but {name} is quantized")
         own = usual.get(module)
-        how = {key: value for key, value in usual.items() if not isinstance(value, dict)}
-        how |= own if isinstance(own, dict) else {}
+        # What is said of one module is all of it, as mlx-lm takes it: it has nothing from the rest, the mode neither.
+        how = own if isinstance(own, dict) else usual
         how = {"bits": how["bits"], "group_size": how["group_size"], "mode": how.get("mode", "affine")}
         words, groups = self._arrays[name].shape[-1], self._arrays[f"{module}.scales"].shape[-1]
         if words * 32 != how["bits"] * how["group_size"] * groups:

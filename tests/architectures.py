@@ -4,7 +4,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models import gemma3_text, llama, qwen3, qwen3_moe, qwen3_next
+from mlx_lm.models import gemma3_text, gpt_oss, llama, qwen3, qwen3_moe, qwen3_next
 
 COMMON = {
     "hidden_size": 32,
@@ -33,6 +33,19 @@ MODELS = {
     "gemma3": (
         gemma3_text,
         {"model_type": "gemma3_text", "sliding_window": 24, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    ),
+    # Every second layer sees 24 tokens back, attention has sinks, all linear layers a bias; experts in each layer.
+    "gpt-oss": (
+        gpt_oss,
+        {
+            "model_type": "gpt_oss",
+            "sliding_window": 24,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 32,
+            "rope_theta": 10_000,
+        },
     ),
     # Three of four layers keep a recurrent state.
     "qwen3-next": (

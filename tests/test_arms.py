@@ -58,7 +58,7 @@ def test_units_are_in_the_order_of_the_data(recipe):
         "train", "train.tokens", "train.finished", "train.plain", "train.plain-soft", "train.warm",
         "evaluate.base",
         "evaluate", "evaluate.tokens", "evaluate.finished", "evaluate.plain", "evaluate.plain-soft", "evaluate.warm",
-        "score", "report",
+        "score", "analyze", "report",
     ]  # fmt: skip
 
 

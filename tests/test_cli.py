@@ -93,9 +93,9 @@ class TestHours:
         config = budget.KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
         monkeypatch.setattr(machine, "describe", lambda: self.MAC)
         monkeypatch.setattr(models, "read_config", None)  # a known model is not looked up
-        result = invoke("run", "qwen3-4b-instruct", "--hours", "8", "--dry-run")
+        result = invoke("run", "mac-4b-instruct", "--hours", "8", "--dry-run")
         assert result.exit_code == 0, result.output
-        sizing = budget.prompts_for(8, Recipe.load("qwen3-4b-instruct"), self.MAC, config)
+        sizing = budget.prompts_for(8, Recipe.load("mac-4b-instruct"), self.MAC, config)
         resolved = yaml.safe_load(result.stdout)
         assert resolved["problems"]["train"]["limit"] == sizing.problems > 0
         assert (resolved["sample"]["rows"], resolved["evaluate"]["rows"]) == (sizing.sample_rows, sizing.evaluate_rows)
@@ -120,7 +120,7 @@ class TestDownloads:
         from mlx_ssd import models
 
         monkeypatch.setattr(models, "download_bytes", lambda name, revision: 2_263_022_417)
-        result = invoke("run", "qwen3-4b-instruct", "--out", str(tmp_path / "r"))
+        result = invoke("run", "mac-4b-instruct", "--out", str(tmp_path / "r"))
         assert result.exit_code == 2
         assert "2.3 GB to download from the hub, once; confirm it with --yes" in result.stderr
         assert not (tmp_path / "r").exists()
@@ -135,5 +135,5 @@ class TestDownloads:
         assert result.exit_code == 2 and "some/model: 1.0 GB to download" in result.stderr
 
     def test_another_model_has_not_the_pinned_revision(self):
-        resolved = yaml.safe_load(invoke("run", "qwen3-4b-instruct", "--model", "some/other", "--dry-run").stdout)
+        resolved = yaml.safe_load(invoke("run", "mac-4b-instruct", "--model", "some/other", "--dry-run").stdout)
         assert resolved["model"] == {"path": "some/other", "revision": None, "dtype": "auto"}

@@ -11,16 +11,18 @@ import mlx_ssd
 PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
-    "assets", "arms", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat",
+    "assets", "arms", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat", "harmony",
 }  # fmt: skip
 TWINS = {"torch_ref"}  # the same mathematics in PyTorch; libraries compare with it or let it work
 LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report", "supervision"}
-COMPOSITIONS = {"controls", "evaluation", "comparisons"}  # of libraries, for the stages and what stands beside them
+# Of libraries, for the stages and what stands beside them.
+COMPOSITIONS = {"controls", "evaluation", "comparisons", "analysis"}
 TOP = {
-    "cli", "cli_suites", "cli_export", "cli_parity", "cli_plan", "cli_doctor", "cli_bench", "downloads", "pipeline",
+    "cli", "cli_suites", "cli_export", "cli_parity", "cli_plan", "cli_doctor", "cli_bench", "cli_analyze",
+    "cli_report", "downloads", "pipeline",
     "stages", "answer", "probing", "suites", "export", "parity", "planning", "doctor", "bench", "__init__",
 }  # fmt: skip
-HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "torch", "huggingface_hub")
+HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "torch", "huggingface_hub", "matplotlib")
 
 
 def room(module: str) -> str:
@@ -77,7 +79,7 @@ def test_libraries_import_only_foundations_and_decoding():
 def test_compositions_import_only_libraries_and_what_is_below():
     below = FOUNDATIONS | LIBRARIES | TWINS | {"decoding"}
     assert {(a, b) for a, b in rooms() if a in COMPOSITIONS and b not in below | COMPOSITIONS} == set()
-    above = {"stages", "answer", "probing", "suites", "parity", "export", "bench"}
+    above = {"stages", "answer", "probing", "suites", "parity", "export", "bench", "cli_analyze"}
     assert {a for a, b in rooms() if b in COMPOSITIONS} <= COMPOSITIONS | above
 
 
@@ -92,7 +94,7 @@ def test_stages_never_import_stages():
 
 def test_nothing_imports_upwards():
     assert {(a, b) for a, b in rooms() if b == "cli"} == set()
-    above_stages = {"cli", "cli_suites", "suites", "export", "parity", "bench", "__init__"}
+    above_stages = {"cli", "cli_suites", "cli_analyze", "suites", "export", "parity", "bench", "__init__"}
     assert {a for a, b in rooms() if b == "pipeline"} <= above_stages
     assert {a for a, b in rooms() if b == "stages"} <= {"pipeline", "suites", "cli"}
     assert {a for a, b in rooms() if b in ("answer", "probing")} <= {"cli"}
@@ -103,7 +105,9 @@ def test_nothing_imports_upwards():
     assert {a for a, b in rooms() if b == "planning"} <= {"cli", "cli_plan"}
     assert {a for a, b in rooms() if b == "doctor"} <= {"cli", "cli_doctor"}
     assert {a for a, b in rooms() if b == "bench"} <= {"cli", "cli_bench"}
-    commands = {f"cli_{name}" for name in ("suites", "export", "parity", "plan", "doctor", "bench")}
+    commands = {
+        f"cli_{name}" for name in ("suites", "export", "parity", "plan", "doctor", "bench", "analyze", "report")
+    }
     assert {a for a, b in rooms() if b in commands} <= {"cli"}
 
 

@@ -42,7 +42,8 @@ def test_finished_run_has_every_file_of_the_layout(finished_run):
     arms, kinds = ("base", "student", "tokens"), ("generations", "grades")
     sampled = ("problems.jsonl", "selection.json", "samples.jsonl", "rows.jsonl", "curation.json")
     expected = {
-        "recipe.yaml", "manifest.json", "log.txt", "scores.json", "report.json", "report.md", "eval/base/best.json",
+        "recipe.yaml", "manifest.json", "log.txt", "scores.json", "report.json", "report.md", "report.html",
+        "eval/base/best.json",
         *(f"round-1/{name}" for name in sampled),
         *(f"{student}/{name}" for student in students for name in trained),
         *(f"eval/{arm}/{decoding}.{kind}.jsonl" for arm in arms for kind in kinds),
@@ -73,7 +74,7 @@ def test_written_recipe_repeats_the_run(finished_run):
         f"# {name}: done"
         for name in (
             "sample", "curate", "train", "train.tokens",
-            "evaluate.base", "evaluate", "evaluate.tokens", "score", "report",
+            "evaluate.base", "evaluate", "evaluate.tokens", "score", "analyze", "report",
         )  # fmt: skip
     ]
 

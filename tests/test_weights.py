@@ -14,6 +14,7 @@ from mlx_ssd import assets
 from mlx_ssd.errors import BadInput
 from mlx_ssd.training import lora
 from mlx_ssd.weights import AdaptedWeights, WeightFiles
+from tests.families import family_folder
 from tests.training.tiny import Settings, randomize_adapter, tiny_moe
 
 Q_PROJ = "model.layers.1.self_attn.q_proj"
@@ -188,3 +189,16 @@ class TestBadInput:
         narrow = self.write(tmp_path / "b", {f"{Q_PROJ}.{k}": v for k, v in pair.items()})
         with pytest.raises(BadInput, match=r"is \[64, 128\] and its weight in .* is \[128, 128\]; is it of another"):
             AdaptedWeights(assets.model_path(), narrow).read(f"{Q_PROJ}.weight")
+
+
+def test_a_module_of_its_own_precision_takes_no_mode_from_the_rest(tmp_path):
+    """gpt-oss: experts in MXFP4, the others' 8 bits are affine though nothing says so; as mlx-lm loads them."""
+    files = WeightFiles(family_folder(tmp_path / "model", "gpt-oss"))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())["quantization"]
+    router, expert = (f"model.layers.0.mlp.{name}" for name in ("router", "experts.up_proj"))
+    assert config["mode"] == "mxfp4" and "mode" not in config[router]
+    assert files.quantization(f"{router}.weight") == {"bits": 8, "group_size": 64, "mode": "affine"}
+    assert files.quantization(f"{expert}.weight") == {"bits": 4, "group_size": 32, "mode": "mxfp4"}
+    model, _ = mlx_lm.load(str(tmp_path / "model"))
+    held = dequantize_model(model).layers[0].mlp.router.weight.astype(mx.float32)
+    assert np.abs(files.read(f"{router}.weight") - np.array(held)).max() < 0.01

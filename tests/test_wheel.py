@@ -28,7 +28,7 @@ def test_wheel_is_at_most_15_megabytes(wheel):
     assert wheel.stat().st_size <= 15e6
 
 
-def test_recipes_embedded_model_and_swift_templates_are_inside(wheel, tmp_path):
+def test_recipes_embedded_model_and_templates_are_inside(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
         "import mlx_ssd, mlx_ssd.recipe as r, mlx_ssd.assets as a;"
@@ -36,6 +36,9 @@ def test_recipes_embedded_model_and_swift_templates_are_inside(wheel, tmp_path):
         "assert (a.model_path() / 'model.safetensors').exists() and a.problems_path('test').exists();"
         "from mlx_ssd.export import swift;"
         "assert all((swift.TEMPLATES / t / 'Sources/Student/Student.swift').exists() for t in swift.TARGETS);"
+        "from mlx_ssd.report.page import page;"
+        "assert all(page._asset(name) for name in ('page.html', 'compare.html', 'viewer.html', 'macros.html'));"
+        "assert all(page._asset(name) for name in ('style.css', 'page.js', 'viewer.js'));"
         "from mlx_ssd.cli import main; main(['run', '--dry-run'])"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

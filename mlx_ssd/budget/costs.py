@@ -17,6 +17,7 @@ from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.speed import Speed
 from mlx_ssd.budget.training import BLOCK, TrainingPlan, resident_parts, step_parts, trained_parameters, training_plan
 from mlx_ssd.budget.work import (
+    analyzed_texts,
     decodings_of_curve,
     decodings_of_test,
     problem_count,
@@ -28,6 +29,7 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
 
 GRADE_SECONDS = 0.1  # a program
+ANALYSIS = 1.5  # times the two forward passes that it is made of, at most (`python -m benchmarks.analysis`)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 UNEVEN = 1.2  # pairs of tokens in the training row that has most of them, of those in the mean one
 WORTHWHILE = 1.05  # more rows must gain so much; they cost memory, and beyond some the arithmetic is the limit
@@ -190,7 +192,17 @@ class Costs:
             "sample": sampled_apart(self.recipe) * (sampled + speed.start_seconds),
             "train": training + len(self.students) * speed.start_seconds,
             "evaluate": self.judged_seconds,
+            **({"analyze": self.analysis_seconds} if self.recipe.analyze else {}),
         }
+
+    @property
+    def analysis_seconds(self) -> float:
+        """Base and student along the same answers, for every student. Only where the speed is known."""
+        work, speed = self.judging, self.speed
+        forward = speed.forward(self.size, self.recipe.train, work.prompt + work.answer)
+        alone = 2 * ANALYSIS * analyzed_texts(self.recipe) * forward
+        return len(self.students) * alone + speed.start_seconds
+
 
 def decoding_seconds(speed: Speed, size: ModelSize, work: Work, rows: int, answers: float, prompts: float) -> float:
     """Each prompt is run once. While answers wait, all rows are decoded, and are of all ages, so that at a step one

@@ -5,6 +5,9 @@
     rows     = of each row the keys and values of its slot, and the logits of a step with their float32 copy
     a slot   = 128, 192, 256, 384, 512, ... tokens (sampling/kv.py)
 
+Layers that look back a window of tokens hold no more than these of a row. A model with such layers is decoded on
+mlx-lm's own caches (sampling/plain.py), which keep every row as long as the longest: there all rows are reckoned so.
+
 How many rows are of which length at a time is forecast by the engine from the answers it has seen. Before any, their
 lengths are taken to be spread evenly around the mean, up to max_tokens: with S(t) the share of them longer than t, a
 row is at its step t with probability S(t) / mean, so that
@@ -136,23 +139,28 @@ def decoding_parts(size: ModelSize, rows: int, work: Work, memory: float, fused:
     back where memory is short, so that a longer answer costs time, no abort.
     """
     number = BYTES[size.dtype]
-    longest = capacity_for(work.longest_prompt + work.longest_answer) * size.kv_bytes
+    longest = row_bytes(size, work.longest_prompt + work.longest_answer)
     a_token = prefill_bytes(size.hidden, size.mlp, size.heads, number, work.longest_prompt, fused)
     logits = logit_bytes(size.vocabulary, number)
     most = prefill_tokens(memory, size.weight_bytes, longest + logits, a_token)
     few = max(rows // 8, 2)  # whose prompts are run before there is a place for them
-    _, highest = work.slots()
+    others = longest if size.window_bytes else GROWTH * work.slots()[1] * size.kv_bytes
     first = {
-        "kv": (rows + few) * work.prompt * size.kv_bytes,
+        "kv": (rows + few) * (work.prompt * size.kv_bytes + size.window_bytes),
         "activations": min(most, work.together(rows + few)) * a_token,
     }
     later = {
-        "kv": longest + (rows - 1) * GROWTH * highest * size.kv_bytes,
+        "kv": longest + (rows - 1) * others,
         "activations": min(most, work.together(2 * few)) * a_token,
     }
     at_work = max(first, later, key=lambda parts: sum(parts.values())) | {"logits": rows * logits}
     loading = {"loading": size.cast_bytes}
     return {"weights": size.weight_bytes, **max(at_work, loading, key=lambda parts: sum(parts.values()))}
+
+
+def row_bytes(size: ModelSize, tokens: int) -> float:
+    """Keys and values of a row that holds so many."""
+    return capacity_for(tokens) * size.kv_bytes + size.window_bytes
 
 
 def decoding_bytes(size: ModelSize, rows: int, work: Work, memory: float, fused: bool) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MEMORY_SHARE = 0.65  # of a machine's memory, where nobody says what may be used of it
-# Python, its libraries and what they allocate. Of a machine's memory it is little; of a control group's 600 MB it is half
+# Python, its libraries and what they allocate: little of a machine's memory, half of the 600 MB of a control group
 # (`python -m benchmarks.reliability limit`).
 OWN_BYTES = 350 * 10**6
 # Of a Mac's, what Metal recommends as the largest working set (MTLDevice.recommendedMaxWorkingSetSize, as llama.cpp's

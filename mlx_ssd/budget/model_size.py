@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_ssd.budget.tensors import matrices, mixture, quantization_of, tensor_bytes, vectors
 from mlx_ssd.errors import BadInput
 
 
@@ -21,6 +22,18 @@ def stored_dtype(config: Mapping[str, Any]) -> str:
     config = config.get("text_config") or config
     named = config.get("torch_dtype") or config.get("dtype")
     return named if named in BYTES else "bfloat16"
+
+
+def windows(config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many layers attend to a window of the last tokens alone, and how many tokens that is; (0, 0) without any."""
+    layers, window = config["num_hidden_layers"], config.get("sliding_window")
+    kinds = config.get("layer_types")
+    if not kinds and config.get("model_type") == "gpt_oss":  # as mlx-lm has it
+        kinds = ["sliding_attention", "full_attention"] * (layers // 2)
+    if not kinds and (pattern := config.get("sliding_window_pattern")):  # Gemma
+        kinds = ["full_attention" if n % pattern == pattern - 1 else "sliding_attention" for n in range(layers)]
+    count = (kinds or []).count("sliding_attention") if window else 0
+    return (count, window) if count else (0, 0)
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,9 @@ class ModelSize:
     cast_bytes: float  # beside these, while numbers are made wider in loading: two of the largest tensor, as measured
     expert_bytes: float  # of these, what lies in experts
     expert_share: float  # of the experts, what one token goes through
-    kv_bytes: int  # a token of context
-    attention: int  # layers x heads x head size
+    kv_bytes: int  # a token of context, in the layers that keep all of it
+    window_bytes: int  # a row, in the layers that look back so many tokens and no further
+    attention: int  # layers that attend to all x heads x head size
     adapter_parameters: int  # of rank 1, on every linear layer outside of experts
     expert_adapter_parameters: int  # of rank 1, on each expert
 
@@ -57,29 +71,27 @@ class ModelSize:
         config = config.get("text_config") or config
         try:
             layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
-            vocabulary, mlp = config["vocab_size"], config["intermediate_size"]
+            vocabulary, _ = config["vocab_size"], config["intermediate_size"]
         except KeyError as missing:
             raise UnusualModel(
                 f"the model's config.json has no {missing}; give problems.train.limit yourself"
             ) from None
         head = config.get("head_dim") or hidden // heads
         query, key_value = heads * head, (config.get("num_key_value_heads") or heads) * head
-        experts = config.get("num_experts") or config.get("num_local_experts") or 1
-        used = config.get("num_experts_per_tok") or 1
-        width = (config.get("moe_intermediate_size") or mlp) if experts > 1 else mlp
-        attention = layers * (2 * hidden * query + 2 * hidden * key_value)
+        experts, used, width = mixture(config)
         expert = layers * 3 * hidden * width
         embedding = vocabulary * hidden
-        layer_parameters = attention + experts * expert
-        parameters = layer_parameters + embedding * (1 if config.get("tie_word_embeddings") else 2)
-        quantization = config.get("quantization") or config.get("quantization_config") or {}
         dtype = stored_dtype(config) if dtype == "auto" else dtype
-        bits = 8.0 * BYTES[dtype]
-        narrower = BYTES[stored_dtype(config)] < BYTES[dtype] and "bits" not in quantization
-        cast = 2 * embedding * BYTES[stored_dtype(config)] if narrower else 0
-        if "bits" in quantization:  # to each group a scale and a bias
-            bits = quantization["bits"] + 2 * bits / (quantization.get("group_size") or 64)
+        number = BYTES[dtype]
+        all_matrices = list(matrices(config))
+        small = vectors(config)
+        parameters = sum(tensor.numbers for tensor in all_matrices) + small
+        in_layers = sum(tensor.numbers for tensor in all_matrices if ".layers." in tensor.path) + small - hidden
+        in_experts = [tensor for tensor in all_matrices if tensor.count > 1]
+        quantized = any(quantization_of(tensor, config) for tensor in all_matrices)
+        narrower = BYTES[stored_dtype(config)] < number and not quantized
         mlp_adapter = 3 * layers * (hidden + width)
+        windowed, window = windows(config)
         return cls(
             layers=layers,
             hidden=hidden,
@@ -89,15 +101,17 @@ class ModelSize:
             heads=heads,
             vocabulary=vocabulary,
             parameters=parameters,
-            layer_parameters=layer_parameters,
-            active=attention + used * expert + embedding,  # an embedding is looked up, the head is multiplied with
+            layer_parameters=in_layers,
+            # An embedding is looked up, the head is multiplied with.
+            active=layers * (2 * hidden * query + 2 * hidden * key_value) + used * expert + embedding,
             dtype=dtype,
-            weight_bytes=parameters * bits / 8,
-            cast_bytes=cast,
-            expert_bytes=experts * expert * bits / 8,
+            weight_bytes=sum(tensor_bytes(tensor, config, number) for tensor in all_matrices) + small * number,
+            cast_bytes=2 * embedding * BYTES[stored_dtype(config)] if narrower else 0,
+            expert_bytes=sum(tensor_bytes(tensor, config, number) for tensor in in_experts),
             expert_share=used / experts,
-            kv_bytes=2 * layers * key_value * BYTES[dtype],
-            attention=layers * query,
+            kv_bytes=2 * (layers - windowed) * key_value * number,
+            window_bytes=2 * windowed * window * key_value * number,
+            attention=(layers - windowed) * query,
             adapter_parameters=layers * (2 * (hidden + query) + 2 * (hidden + key_value))
             + (mlp_adapter if experts == 1 else layers * (hidden + experts)),  # of a mixture, the router
             expert_adapter_parameters=mlp_adapter * experts if experts > 1 else 0,

@@ -72,7 +72,7 @@ class ChipSpeed:
         )
 
     def decoding_step(self, size: ModelSize, rows: int, context: float) -> float:
-        read = size.read_bytes(rows) + rows * context * size.kv_bytes
+        read = size.read_bytes(rows) + rows * (context * size.kv_bytes + size.window_bytes)
         reading = read / (BANDWIDTH_SHARE * self.chip.bytes_per_second)
         return max(reading, rows * size.flops(context) / self.chip.prefill_flops) + STEP_SECONDS
 

@@ -48,6 +48,8 @@ TARGETS = {
     "gguf": "mlx_ssd.export.gguf",
 }
 
+PRESET = "preset"  # a decoding rule for the base (mlx_ssd/export/preset): no student, and none of the names above
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -92,7 +94,7 @@ class Target(Protocol):
 def find(name: str) -> Target:
     """Raises BadInput for a name that is none."""
     if name not in TARGETS:
-        raise BadInput(f"--target {name}: there is {', '.join(TARGETS)}")
+        raise BadInput(f"--target {name}: there is {', '.join(TARGETS)}, {PRESET}")
     return importlib.import_module(TARGETS[name])
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from mlx_ssd import export
 from mlx_ssd.child import exit_code
 from mlx_ssd.errors import WorkFailed
-from mlx_ssd.export import Target, card, swift
+from mlx_ssd.export import Target, card, preset, swift
 from mlx_ssd.export.grading import failure, grade_export
 from mlx_ssd.export.reference import Reference, reference_of
 from mlx_ssd.export.source import Source, source_of
@@ -101,6 +101,9 @@ def main() -> int:
     parser.add_argument("--grade", action="store_true")
     arguments = parser.parse_args()
     work = check if arguments.check else make
+    if arguments.target == export.PRESET:
+        work = preset.check if arguments.check else preset.make
+        return exit_code(lambda: work(arguments.run, arguments.arm))
     warnings.simplefilter("ignore", OtherProblems)  # the run's own stages have said it
     source = (arguments.run, arguments.arm)
     return exit_code(lambda: work(source_of(*source), arguments.target, arguments.precision, arguments.grade))

@@ -64,7 +64,7 @@ def needs(config: Mapping[str, Any], weights: float, longest: int, fixed: bool =
     chunk = 2 * min(PREFILL, longest) * (3 * model.mlp + model.vocabulary)
     found = []
     for context in contexts:
-        cache = context * model.kv_bytes
+        cache = context * model.kv_bytes + model.window_bytes
         found.append(Need(context, weights, cache, weights + cache + chunk + RUNTIME))
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_ssd import export, machine
 from mlx_ssd.errors import BadInput, Interrupted, SsdError, WorkFailed
+from mlx_ssd.export import preset
 from mlx_ssd.export.source import Source, source_of
 from mlx_ssd.grading.levels import check_level
 from mlx_ssd.storage import read_json, run_lock
@@ -46,10 +47,27 @@ def export_run(
     failed = 0
     with run_lock(directory) as lock:
         for name, precision in chosen:
-            failed += not _in_a_process(source, name, precision, options, lock)
+            failed += not _in_a_process(directory, source.files.arm, name, precision, options, lock)
     if failed:
         raise WorkFailed(f"{failed} of {len(chosen)} exports failed, see above" if len(chosen) > 1 else "")
     return [read_json(folder_of(source, *one) / "verify.json") for one in chosen]
+
+
+def export_preset(directory: Path, arm: str, force: bool = False, check: bool = False) -> dict[str, Any]:
+    """Write (or `check`) two-stage decoding as a sampler: of a run, trained or not, or of a probe's folder.
+
+    Raises as `export_run`.
+    """
+    preset.recipe_of(directory, arm)
+    folder = preset.folder_of(directory, arm)
+    if check and not folder.exists():
+        raise BadInput(f"{folder} does not exist; leave out --check to write it")
+    if not check and not force and folder.exists():
+        raise BadInput(f"{folder} exists; give --force to replace it, or --check to verify it as it is")
+    with run_lock(directory) as lock:
+        if not _in_a_process(directory, arm, export.PRESET, "float32", ["--check"] * check, lock):
+            raise WorkFailed("")
+    return read_json(folder / "verify.json")
 
 
 def folder_of(source: Source, name: str, precision: str) -> Path:
@@ -79,12 +97,14 @@ def _precision(name: str, precision: str | None) -> str:
     return precision or known[0]
 
 
-def _in_a_process(source: Source, name: str, precision: str, options: Sequence[str], lock: int) -> bool:
+def _in_a_process(
+    directory: Path, arm: str, name: str, precision: str, options: Sequence[str], lock: int
+) -> bool:
     """Whether it came out well; what went wrong has been said."""
     # -P: no module of the user's current folder may stand in for one of Python's.
-    command = [sys.executable, "-P", "-m", "mlx_ssd.export", str(source.files.directory), name, precision]
-    command += ["--arm", source.files.arm, *options]
-    again, directory = "the same command begins that export again", source.files.directory
+    command = [sys.executable, "-P", "-m", "mlx_ssd.export", str(directory), name, precision]
+    command += ["--arm", arm, *options]
+    again = "the same command begins that export again"
     code = supervise(command, lock, name=f"the export of {name}", directory=directory, again=again)
     if code == 130:
         raise Interrupted("interrupted; nothing half-written is left, the same command begins that export again")

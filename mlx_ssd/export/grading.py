@@ -115,7 +115,7 @@ def _entry(source: Source, suite: ProblemSource, who: str, revision: str) -> Ent
     recipe = source.recipe
     asked = recipe.evaluate.model_dump(include={"decoding", "max_tokens", "stop_loops", "limits"})
     made_of = [revision, source.base.revision, recipe.model.dtype, identity(suite, "test"), recipe.seed, asked]
-    key = hash_json([*made_of, recipe.prompt.model_dump()])[:16]
+    key = hash_json([*made_of, recipe.prompt.settings()])[:16]
     files = GradedFiles(source.files.directory, f"{who}-{key}")
     return Entry(who, files, suite_name(suite, "test"), policy_of(recipe.evaluate.decoding))
 

@@ -79,7 +79,7 @@ class Question:
         made_of = {
             "model": self.revision,
             "seed": self.recipe.seed,
-            "prompt": self.recipe.prompt.model_dump(),
+            "prompt": self.recipe.prompt.settings(),
             "problems.validation": [
                 identity(_validation(self.recipe), "validation"),
                 _validation(self.recipe).model_dump(exclude={"path", "limit"}),

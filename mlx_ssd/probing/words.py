@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -40,6 +41,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         f"has {_rates(best['best'])} as it stands; the base at its best ({_setting(base['best'])}) has "
         f"{_rates(base['best'])}. Training only writes that rule into the weights, so that any app has it."
     )
+    if room["low"] > 0 and room["high"] >= SMALL:
+        said.append(f"As a sampler for mlx-lm it is written by `{preset_command(facts)}`.")
     test = facts["test"]
     said.append(
         f"A student of that policy is expected to show {points(facts['measured'])} points over the base at its best on "
@@ -142,6 +145,10 @@ def show(facts: dict[str, Any], console: Console | None = None) -> None:
 
 def command(facts: dict[str, Any]) -> str:
     return "mlx-ssd run " + shlex.quote(facts["recipe_file"])
+
+
+def preset_command(facts: dict[str, Any]) -> str:
+    return f"mlx-ssd export {shlex.quote(str(Path(facts['recipe_file']).parent))} --target preset"
 
 
 def recipe_text(recipe: Recipe, facts: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_reduce
-from mlx_lm.models.cache import ConcatenateKVCache, make_prompt_cache
+from mlx_lm.models.cache import ConcatenateKVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_ssd.budget.decoding import LEAST_PREFILL, capacity_for, logit_bytes, prefill_bytes, prefill_tokens
 from mlx_ssd.sampling.requests import Size, too_large
@@ -77,6 +77,7 @@ class Room:
         self._memory = float("inf") if memory is None else memory
         self._grouped = grouped
         self._token_bytes = token_bytes(model, grouped)
+        self._window_bytes = 0 if grouped else window_bytes(model)
         of_token, self._logit_bytes = working_bytes(model, max(prompt for prompt, _, _ in sizes))
         self.weights = weight_bytes(model)
         prompt, _, limit = max(sizes, key=lambda size: size[0] + size[2])
@@ -113,7 +114,8 @@ class Room:
         return int(self._bytes_of([tokens])[0])
 
     def _bytes_of(self, tokens: Any) -> np.ndarray:
-        return self._token_bytes * _SLOTS[np.searchsorted(_SLOTS, tokens)] + self._logit_bytes
+        slots = _SLOTS[np.searchsorted(_SLOTS, tokens)]
+        return self._token_bytes * slots + self._window_bytes + self._logit_bytes
 
 
 _SLOTS = np.unique([capacity_for(2**power + extra) for power in range(28) for extra in (0, 1)])  # all sizes of slots
@@ -124,12 +126,22 @@ def weight_bytes(model: Any) -> int:
 
 
 def token_bytes(model: Any, grouped: bool) -> int:
-    """Bytes of state that a token of context takes, by the shapes of a forward pass that is never computed."""
+    """Bytes of state that a token of context takes, by the shapes of a forward pass that is never computed; without
+    the layers that look back a window of tokens (`window_bytes`)."""
     caches = make_prompt_cache(model)
     if grouped:
         caches = [ConcatenateKVCache() for _ in caches]
     model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
-    return sum(cache.nbytes for cache in caches) // (1 if grouped else 256)
+    growing = [cache for cache in caches if not isinstance(cache, RotatingKVCache)]
+    return sum(cache.nbytes for cache in growing) // (1 if grouped else 256)
+
+
+def window_bytes(model: Any) -> int:
+    """Bytes that a row takes in the layers that look back a window of tokens, however long it is."""
+    caches = make_prompt_cache(model)
+    model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
+    full = [cache for cache in caches if isinstance(cache, RotatingKVCache)]
+    return sum(cache.max_size * cache.nbytes // cache.keys.shape[2] for cache in full)
 
 
 def working_bytes(model: Any, longest_prompt: int) -> tuple[int, int]:

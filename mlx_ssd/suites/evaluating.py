@@ -92,7 +92,7 @@ class Question:
             "model": models.locate(self.recipe.model).revision,
             "problems": self.suite.identity(),
             "seed": self.recipe.seed,
-            "prompt": self.recipe.prompt.model_dump(),
+            "prompt": self.recipe.prompt.settings(),
             "evaluate": {
                 "max_tokens": evaluation.max_tokens,
                 "stop_loops": loops and loops.model_dump(),

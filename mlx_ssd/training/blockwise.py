@@ -18,12 +18,19 @@ from mlx_ssd.budget.training import BLOCK
 
 
 def blockwise_attention(
-    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: str | mx.array, block: int = BLOCK
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    scale: float,
+    mask: str | mx.array,
+    sinks: mx.array | None = None,
+    block: int = BLOCK,
 ) -> mx.array:
     """What mlx-lm's `scaled_dot_product_attention` gives for a sample from its beginning, [B, H, L, D].
 
     keys, values: [B, G, L, D], each for H / G heads. mask: "causal", or booleans [L, L] that are nowhere wider than
-    that (a sliding window).
+    that (a sliding window). sinks: [H], a logit a head that only takes weight away (gpt-oss): as of a key whose value
+    is zero.
     """
     length = queries.shape[2]
     spans = [(start, min(start + block, length)) for start in range(0, length, block)]
@@ -32,20 +39,23 @@ def blockwise_attention(
         return mask if isinstance(mask, str) else mask[start:end, :end]
 
     @mx.custom_function
-    def attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    def attention(queries: mx.array, keys: mx.array, values: mx.array, *sinks: mx.array) -> mx.array:
         found: list[mx.array] = []
         for start, end in spans:
             part = _after(queries[:, :, start:end], found[-1:])
             # Causal queries are the last ones of the keys that are given.
             found.append(
-                plain_attention(part, keys[:, :, :end], values[:, :, :end], None, scale=scale, mask=seen(start, end))
+                plain_attention(
+                    part, keys[:, :, :end], values[:, :, :end], None, scale, seen(start, end), next(iter(sinks), None)
+                )
             )
         return mx.concatenate(found, axis=2)
 
     @attention.vjp
-    def _(primals: Any, cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        queries, keys, values = primals
+    def _(primals: Any, cotangent: mx.array, output: mx.array) -> tuple[mx.array, ...]:
+        queries, keys, values, *sinks = primals
         of_queries: list[mx.array] = []
+        of_sinks: list[mx.array] = []
         of_keys, of_values = _Prefixes(), _Prefixes()
         for start, end in reversed(spans):
             part = _after(queries[:, :, start:end], [*of_queries[-1:], *of_keys.parts, *of_values.parts])
@@ -53,10 +63,13 @@ def blockwise_attention(
                 _by_group(array, keys.shape[1])
                 for array in (part * scale, cotangent[:, :, start:end], output[:, :, start:end])
             )
-            weights = _softmax(part @ keys[:, :, :end].swapaxes(-1, -2), seen(start, end), end - start)
+            scores = part @ keys[:, :, :end].swapaxes(-1, -2)
+            weights, of_sink = _softmax(scores, seen(start, end), end - start, *sinks)
             of_weights = of_output @ values[:, :, :end].swapaxes(-1, -2)
             along = (of_output * was).astype(mx.float32).sum(axis=-1, keepdims=True)
             of_scores = weights * (of_weights - along.astype(part.dtype))
+            if sinks:
+                of_sinks.append(-(of_sink * along.reshape(*of_sink.shape)).sum(axis=(0, 3, 4)).reshape(-1))
             of_queries.append((of_scores @ keys[:, :, :end] * scale).reshape(*queries.shape[:2], end - start, -1))
             of_keys.add(of_scores.swapaxes(-1, -2) @ part)
             of_values.add(weights.swapaxes(-1, -2) @ of_output)
@@ -64,18 +77,26 @@ def blockwise_attention(
             mx.concatenate(of_queries[::-1], axis=2),
             of_keys.sum().astype(keys.dtype),
             of_values.sum().astype(values.dtype),
+            *(sum(of_sinks).astype(array.dtype) for array in sinks),
         )
 
-    return attention(queries, keys, values)
+    return attention(queries, keys, values, *([] if sinks is None else [sinks]))
 
 
-def _softmax(scores: mx.array, mask: str | mx.array, block: int) -> mx.array:
-    """Over the keys, the last axis of [B, G, H / G x block, keys]."""
+def _softmax(
+    scores: mx.array, mask: str | mx.array, block: int, sinks: mx.array | None = None
+) -> tuple[mx.array, mx.array | None]:
+    """Over the keys, the last axis of [B, G, H / G x block, keys]; and the sinks' share, [B, G, H / G, block, 1]."""
     count = scores.shape[-1]
     if isinstance(mask, str):
         mask = mx.arange(count) <= mx.arange(count - block, count)[:, None]
-    by_head = scores.reshape(*scores.shape[:2], -1, block, count)
-    return mx.softmax(mx.where(mask, by_head, -mx.inf), axis=-1, precise=True).reshape(scores.shape)
+    by_head = mx.where(mask, scores.reshape(*scores.shape[:2], -1, block, count), -mx.inf)
+    if sinks is None:
+        return mx.softmax(by_head, axis=-1, precise=True).reshape(scores.shape), None
+    shape = (*by_head.shape[:-1], 1)
+    of_sinks = mx.broadcast_to(sinks.astype(scores.dtype).reshape(1, *shape[1:3], 1, 1), shape)
+    weights = mx.softmax(mx.concatenate([by_head, of_sinks], axis=-1), axis=-1, precise=True)
+    return weights[..., :count].reshape(scores.shape), weights[..., count:].astype(mx.float32)
 
 
 def _by_group(array: mx.array, groups: int) -> mx.array:

@@ -51,8 +51,8 @@ def apart(documents: Sequence[int]) -> contextlib.AbstractContextManager[None]:
 
 def _attend(queries, keys, values, scale, mask, sinks):
     windowed = isinstance(mask, mx.array) and mask.ndim == 2 and mask.dtype == mx.bool_
-    if queries.shape[2] > BLOCK and sinks is None and (windowed or (isinstance(mask, str) and mask == "causal")):
-        return blockwise_attention(queries, keys, values, scale, mask)
+    if queries.shape[2] > BLOCK and (windowed or (isinstance(mask, str) and mask == "causal")):
+        return blockwise_attention(queries, keys, values, scale, mask, sinks)
     return plain_attention(queries, keys, values, None, scale=scale, mask=mask, sinks=sinks)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from chi_square import chi_square_z
 
+from mlx_ssd.analysis.toy import Toy
 from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 
@@ -214,32 +215,6 @@ def test_two_stage_temperatures_multiply_inside_the_support():
     inside = train.reference_probabilities(logits) > 0
     expected = np.where(inside, np.exp(logits / 1.76), 0)
     np.testing.assert_allclose(two_stage, expected / expected.sum(), rtol=1e-10)
-
-
-class Toy:
-    """The toy machine of the paper (appendix C.4): a root, a fork, three locks; 16 tokens, id 0 is right."""
-
-    @staticmethod
-    def tokens(head, ratio):
-        tail = ratio ** np.arange(12)
-        return np.concatenate([head, (1 - sum(head)) * tail / tail.sum()])
-
-    def __init__(self):
-        # The tails' ratios are not in the paper; these give its entropies.
-        self.root = self.tokens([0.200, 0.190, 0.329, 0.126], 0.5)
-        self.fork = self.tokens([0.148, 0.280, 0.140, 0.144], 0.5)
-        self.lock = self.tokens([0.750, 0.055, 0.050, 0.037], 0.75)
-
-    def success(self, policy):
-        root, fork, lock = (
-            policy.reference_probabilities(np.log(p)) for p in (self.root, self.fork, self.lock)
-        )
-        return 100 * (root[0] + root[1]) * fork[0] * lock[0] ** 3
-
-    def best(self, policy_at, step=0.001):
-        temperatures = np.arange(0.4, 3.0, step)
-        successes = [self.success(policy_at(float(t))) for t in temperatures]
-        return max(successes), temperatures[np.argmax(successes)]
 
 
 def test_toy_machine_of_the_paper():

@@ -35,7 +35,7 @@ class TestRefusals:
     def test_of_arguments(self, run_dir):
         run = run_dir()
         before = hash_path(run)
-        assert f"--target nose: there is {', '.join(export.TARGETS)}" in refused(run, "--target", "nose")
+        assert f"--target nose: there is {', '.join(export.TARGETS)}, preset" in refused(run, "--target", "nose")
         said = refused(run, "--target", "mlx", "--precision", "3bit")
         assert "--precision 3bit: --target mlx has base, fitted, 8bit, 4bit, bfloat16" in said
         assert "--arm tutor" in refused(run, "--target", "adapter", "--arm", "tutor")

@@ -14,13 +14,13 @@ from mlx_ssd.recipe import Recipe
 TEXT = (Path(__file__).parents[2] / "docs" / "planning.md").read_text(encoding="utf-8")
 MODELS = {"Qwen3-8B": "mlx-community/Qwen3-8B-4bit", "Qwen3-30B-A3B": "mlx-community/Qwen3-30B-A3B-4bit"}
 MACHINES = ((16, "M4"), (24, "M4 Pro"), (36, "M4 Max"), (64, "M4 Max"), (128, "M4 Max"))
-WHAT = ("qwen3-4b-instruct", "qwen3-4b-thinking", "Qwen3-8B", "Qwen3-30B-A3B")
+WHAT = ("mac-4b-instruct", "mac-4b-thinking", "Qwen3-8B", "Qwen3-30B-A3B")
 
 
 def row(what: str, gigabytes: int, chip: str) -> str:
-    """A line of the table: of a recipe, or of qwen3-4b-instruct with another --model."""
+    """A line of the table: of a recipe, or of mac-4b-instruct with another --model."""
     model = {"model.path": MODELS[what], "model.revision": None} if what in MODELS else {}
-    recipe = Recipe.load("qwen3-4b-instruct" if model else what, model)
+    recipe = Recipe.load("mac-4b-instruct" if model else what, model)
     config, described = KNOWN_CONFIGS[recipe.model.path], injected(gigabytes, chip)
     speed, cells = ChipSpeed(chip_of(described)), [what, str(gigabytes), chip]
     try:

@@ -23,7 +23,7 @@ def mac(gigabytes, chip="Apple M4 Pro"):
     return {"system": "macOS", "chip": chip, "memory_bytes": gigabytes * GIB}
 
 
-def plan(gigabytes, name="qwen3-4b-instruct", config=QWEN, chip="Apple M4 Pro", **overrides):
+def plan(gigabytes, name="mac-4b-instruct", config=QWEN, chip="Apple M4 Pro", **overrides):
     recipe = Recipe.load(name, {key.replace("__", "."): value for key, value in overrides.items()})
     machine = mac(gigabytes, chip)
     return planning.plan_for(recipe, config, machine, ChipSpeed(chip_of(machine)))
@@ -73,7 +73,7 @@ class TestMachines:
 
     def test_what_to_change_for_a_smaller_mac_fits_there(self):
         for size, settings in plan(64, sample__max_tokens=30_000, train__max_length=40_000).smaller.items():
-            recipe = Recipe.load("qwen3-4b-instruct", {"sample.max_tokens": 30_000, "train.max_length": 40_000})
+            recipe = Recipe.load("mac-4b-instruct", {"sample.max_tokens": 30_000, "train.max_length": 40_000})
             assert settings is not None and bool(settings) == (not mends.fits(recipe, QWEN, mac(size)))
             assert mends.fits(mends.changed(recipe, settings), QWEN, mac(size))
 
@@ -90,14 +90,14 @@ class TestRecord:
         assert json.loads(json.dumps(record)) == record
 
     def test_what_is_not_known_is_absent(self):
-        made = planning.plan_for(Recipe.load("qwen3-4b-instruct"), QWEN, mac(24) | {"chip": "Apple M99"}, None)
+        made = planning.plan_for(Recipe.load("mac-4b-instruct"), QWEN, mac(24) | {"chip": "Apple M99"}, None)
         assert made.seconds is None
         assert all("seconds" not in stage for stage in made.record()["stages"].values())
         assert "speed" not in made.record()
         assert "the time is not known" in planning.in_short(made)[1] and "`mlx-ssd plan" in planning.in_short(made)[1]
 
     def test_disk_by_hand(self):
-        made = plan(64, name="qwen3-4b-embedded", train__rank=8)
+        made = plan(64, name="mac-4b-check", train__rank=8)
         recipe = made.recipe
         adapter = 4 * 8 * 36 * (2 * (2560 + 4096) + 2 * (2560 + 1024) + 3 * (2560 + 9728))
         assert made.disk["adapters"] == adapter and made.disk["checkpoints"] == 3 * 3 * adapter
@@ -114,12 +114,12 @@ class TestRecord:
 
 class TestCommand:
     def test_json(self):
-        result = invoke("qwen3-4b-instruct", "--memory-gb", "24", "--chip", "M4 Pro", "--json")
+        result = invoke("mac-4b-instruct", "--memory-gb", "24", "--chip", "M4 Pro", "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout) == plan(24).record()
 
     def test_text_shows_every_part_and_stage(self):
-        said = invoke("qwen3-4b-instruct", "--memory-gb", "24", "--chip", "Apple M4 Pro").stdout
+        said = invoke("mac-4b-instruct", "--memory-gb", "24", "--chip", "Apple M4 Pro").stdout
         assert re.search(r"^weights +2\.26 +2\.26 +2\.26$", said, re.M)
         assert re.search(r"^peak +15\.1 +", said, re.M) and re.search(r"^time +1h\d\dm", said, re.M)
         assert "on a Mac with 8 GB: --set sample.max_tokens=2048" in said
@@ -139,10 +139,10 @@ class TestCommand:
     @pytest.mark.parametrize("gigabytes, chip", [(16, "M4"), (24, "M4 Pro"), (36, "M4 Max"), (64, "M4 Max")])
     def test_a_written_recipe_is_the_plan(self, gigabytes, chip, tmp_path):
         file, machine = tmp_path / "sized.yaml", ("--memory-gb", str(gigabytes), "--chip", chip)
-        result = invoke("qwen3-4b-instruct", *machine, "--hours", "8", "--write", str(file))
+        result = invoke("mac-4b-instruct", *machine, "--hours", "8", "--write", str(file))
         assert result.exit_code == 0, result.output
-        written, original = Recipe.load(file), Recipe.load("qwen3-4b-instruct")
-        assert written.name == f"qwen3-4b-instruct-{gigabytes}gb"
+        written, original = Recipe.load(file), Recipe.load("mac-4b-instruct")
+        assert written.name == f"mac-4b-instruct-{gigabytes}gb"
         changes = {key: getattr(written, key) for key in ("model", "prompt", "curate", "train", "arms")}
         assert changes == {key: getattr(original, key) for key in changes}
         assert written.problems.train.limit != 1000
@@ -154,7 +154,7 @@ class TestCommand:
 
     def test_a_written_recipe_is_shortened_where_it_would_not_fit(self, tmp_path):
         file = tmp_path / "sized.yaml"
-        assert invoke("qwen3-4b-instruct", "--memory-gb", "8", "--chip", "M2", "--write", str(file)).exit_code == 0
+        assert invoke("mac-4b-instruct", "--memory-gb", "8", "--chip", "M2", "--write", str(file)).exit_code == 0
         assert Recipe.load(file).sample.max_tokens == 2048
         assert mends.fits(Recipe.load(file), QWEN, mac(8, "Apple M2"))
 

@@ -20,7 +20,7 @@ def invoke(*arguments):
 def test_the_impossible_is_refused_before_anything_is_asked_for_or_written(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "describe", lambda: SMALL)
     monkeypatch.setattr(models, "download_bytes", None)
-    result = invoke("qwen3-4b-instruct", "--out", str(tmp_path / "run"))
+    result = invoke("mac-4b-instruct", "--out", str(tmp_path / "run"))
     assert result.exit_code == 2
     (said,) = result.stderr.strip().splitlines()
     assert "5.15 GB may be used" in said and "it fits with --set sample.max_tokens=2048" in said

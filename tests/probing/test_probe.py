@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,6 +234,9 @@ def test_verdict_follows_the_rule(mean, reach, opening, facts):
     assert said[0].startswith(opening)
     assert any("Two-stage decoding needs no training" in line for line in said)
     assert any("if training fits perfectly" in line for line in said)
+    # The rule itself can be had at once, where there is something in it.
+    folder = Path(facts["recipe_file"]).parent
+    assert any(f"mlx-ssd export {folder} --target preset" in line for line in said) == opening.startswith("Room")
 
 
 def test_verdict_says_when_the_decoding_rule_alone_is_enough(facts):

@@ -1,4 +1,4 @@
-"""`mlx-ssd run qwen3-4b-instruct --model STANDIN`: every stage of the real recipe, in tiny sizes, on each stand-in."""
+"""`mlx-ssd run mac-4b-instruct --model STANDIN`: every stage of the real recipe, in tiny sizes, on each stand-in."""
 
 import json
 
@@ -41,7 +41,7 @@ MORE = {
 @pytest.mark.parametrize("name", MORE)
 def test_run_is_whole(name, stand_in, tmp_path):
     model, out = stand_in(name), tmp_path / "run"
-    arguments = ("run", "qwen3-4b-instruct", "--model", str(model), "--out", str(out), *SMALL, *MORE[name])
+    arguments = ("run", "mac-4b-instruct", "--model", str(model), "--out", str(out), *SMALL, *MORE[name])
     process = faults.run(*arguments, env=faults.environment("openblas"))
     assert process.returncode == 0, process.stderr
 

@@ -49,7 +49,7 @@ def plain(mask):
 
 
 def blockwise(mask, block):
-    return lambda q, k, v: blockwise_attention(q, k, v, 0.3, mask, block)
+    return lambda q, k, v: blockwise_attention(q, k, v, 0.3, mask, block=block)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
@@ -104,7 +104,7 @@ def test_nothing_but_its_own_input_and_output_waits_for_the_backward_pass():
     assert all(mx.abs(gradient).max() > 0.5 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", "gpt-oss"])
 def test_long_samples_train_as_with_plain_attention(name, monkeypatch):
     """Two long samples and a short one in a row, layers recomputed or not; gemma3 has windows of 24 tokens."""
     rows = [Row(f"p{i}", 0, [3, 5, 7], [(i + 11 * j) % 90 for j in range(n)]) for i, n in enumerate((300, 40, 270))]
@@ -131,11 +131,33 @@ def test_long_samples_train_as_with_plain_attention(name, monkeypatch):
         assert mx.abs(in_blocks[1][path] - expected).max() < 1e-4 * mx.abs(expected).max(), path
 
 
-def test_attention_sinks_keep_the_plain_call():
-    """gpt-oss: a logit a head that only takes weight away."""
+@pytest.mark.parametrize("width", [None, 20])
+def test_attention_sinks(width):
+    """gpt-oss: a logit a head that only takes weight away. Their own gradient, too."""
+    *arrays, cotangent = inputs(2, 6, 2, 65, 16)
+    arrays.append(mx.array([2.0, -1.0, 0.5, 3.0, 0.0, -4.0]))
+    mask = window(65, width) if width else "causal"
+
+    def in_blocks(q, k, v, s):
+        return [blockwise_attention(q, k, v, 0.3, mask, s, block=16)]
+
+    def by_hand(q, k, v, s):
+        k, v = (mx.repeat(array, 3, axis=1) for array in (k, v))
+        scores = mx.where(window(65, width or 65), 0.3 * q @ k.swapaxes(-1, -2), -mx.inf)
+        sinks = mx.broadcast_to(s[None, :, None, None], (*scores.shape[:-1], 1))
+        return [mx.softmax(mx.concatenate([scores, sinks], axis=-1), axis=-1)[..., :-1] @ v]
+
+    found, expected = (mx.vjp(attention, arrays, [cotangent]) for attention in (in_blocks, by_hand))
+    for a, b in zip(found[0] + found[1], expected[0] + expected[1], strict=True):
+        assert a.shape == b.shape and mx.abs(b).max() > 0.5
+        assert mx.abs(a - b).max() < 5e-6 * mx.abs(b).max()
+
+
+def test_a_long_sample_of_a_model_with_sinks_goes_through_blocks():
     queries, keys, values, _ = inputs(1, 4, 2, BLOCK + 20, 16)
     call = {"cache": None, "scale": 0.3, "mask": "causal", "sinks": mx.array([2.0, -1.0, 0.5, 3.0])}
     with documents.apart(()):
         found = qwen3.scaled_dot_product_attention(queries, keys, values, **call)
-    assert mx.array_equal(found, plain_attention(queries, keys, values, **call))
+    expected = plain_attention(queries, keys, values, **call)
+    assert mx.abs(found - expected).max() < 2e-6 * mx.abs(expected).max()
     assert mx.abs(found - plain("causal")(queries, keys, values)).max() > 0.1

@@ -17,7 +17,7 @@ from tests.architectures import tiny
 
 from .tiny import Settings, make_rows, randomize_adapter, tiny_model
 
-PACKS = {"qwen3": True, "llama": True, "qwen3-moe": True, "gemma3": True, "qwen3-next": False}
+PACKS = {"qwen3": True, "llama": True, "qwen3-moe": True, "gpt-oss": True, "gemma3": True, "qwen3-next": False}
 
 
 @pytest.mark.parametrize("name, packs", PACKS.items())
