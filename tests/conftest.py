@@ -46,7 +46,8 @@ def forget(files: RunFiles, *stages: str) -> None:
 # Files of minutes, begun first where files are run side by side (--no-loadscope-reorder), or one worker ends alone.
 LONG = (
     "sampling/test_kill.py", "stages/test_kill.py", "test_run.py", "sampling/test_engine.py", "stand_ins/test_run.py",
-    "report/test_report.py", "training/test_kill.py", "stages/test_train_faults.py",
+    "report/test_report.py", "test_families.py", "stages/test_analyze.py", "training/test_kill.py",
+    "stages/test_train_faults.py",
 )  # fmt: skip
 
 

@@ -110,12 +110,14 @@ def test_the_working_set_is_of_what_bounds_the_process(monkeypatch):
         assert working_set() == expected
 
 
-@pytest.mark.parametrize("metal, cap, most", [(False, None, 5_850), (True, None, 5_850), (True, 4_000, 4_000)])
+@pytest.mark.parametrize(
+    "metal, cap, most", [(False, None, 5_850_000_000), (True, None, 5_850_000_000), (True, 4_000_000, 4_000_000)]
+)
 def test_mlx_is_kept_below_the_working_set(monkeypatch, metal, cap, most):
     import mlx.core as mx
 
     given = {}
-    monkeypatch.setattr(memory, "limit_bytes", lambda: 10_000)
+    monkeypatch.setattr(memory, "limit_bytes", lambda: 10_000_000_000)
     monkeypatch.setattr(heartbeat, "cap", cap)
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     for name in ("memory", "cache", "wired"):

@@ -33,7 +33,7 @@ class TestBytes:
 
     def test_full_training_trains_all_or_the_last_layers(self):
         assert trained_parameters(PLAIN, Training(method="full")) == PLAIN.parameters
-        layers = PLAIN.parameters - 151_936 * 2560
+        layers = PLAIN.parameters - 151_936 * 2560 - 2560  # embedding, last norm
         assert trained_parameters(PLAIN, Training(method="full", num_layers=4)) == layers * 4 / 36
 
     def test_what_is_there_all_through(self):

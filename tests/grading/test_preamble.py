@@ -37,6 +37,9 @@ def test_nothing_to_put_and_nothing_to_put_it_before():
 
 def test_evaluation_grades_behind_the_preamble_of_the_problem(tmp_path):
     class Tokenizer:
+        def get_added_vocab(self):
+            return {}
+
         def batch_decode(self, ids, skip_special_tokens):
             return ["```python\ndef f(xs: List[int]): return sqrt(len(xs))\n```" for _ in ids]
 

@@ -52,6 +52,21 @@ def test_a_run_ends_analysed(run):
         assert len(found["finding"]) == 4
 
 
+def assert_close(found, wanted):
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for name in wanted:
+            assert_close(found[name], wanted[name])
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_close(one, other)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    else:
+        assert found == wanted
+
+
 def test_the_command_prints_what_is_there_and_goes_on(run):
     out = str(run.directory)
     process = faults.run("analyze", out)
@@ -63,7 +78,7 @@ def test_the_command_prints_what_is_there_and_goes_on(run):
     process = faults.run("analyze", out, "--arm", "tokens", "--json")
     assert process.returncode == 0, process.stderr
     assert "analyze tokens" in process.stderr and "analyze student" not in process.stderr
-    assert json.loads(process.stdout) == before
+    assert_close(json.loads(process.stdout), before)  # another process: its kernels may round otherwise
 
 
 def test_own_texts(run, tmp_path):

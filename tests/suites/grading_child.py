@@ -31,6 +31,9 @@ class Bytes:
     def batch_decode(self, ids, skip_special_tokens):
         return [bytes(one).decode() for one in ids]
 
+    def get_added_vocab(self):
+        return {}
+
 
 def recipe_of(directory: Path) -> Recipe:
     settings = {

@@ -159,7 +159,7 @@ class TestRun:
         table = evaluate(run, "--suite", "embedded-validation", "--limit", "3", "--samples", "1").stdout
         assert "student - base" in table and "two-stage" not in table
         dry = CliRunner().invoke(main, ["run", "quickstart", "--out", str(run), *SMALL, "--dry-run"]).stdout
-        assert [line.split(": ")[1] for line in dry.splitlines() if line.startswith("# ")][1:] == ["done"] * 9
+        assert [line.split(": ")[1] for line in dry.splitlines() if line.startswith("# ")][1:] == ["done"] * 10
         shutil.rmtree(run / "suites")
         assert hash_path(run) == before
 
