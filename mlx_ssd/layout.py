@@ -21,10 +21,11 @@ class RunFiles:
     arm: str = MAIN
     samples_of: str = MAIN  # the arm whose samples this one trains on
     rows_of: str = MAIN  # the arm whose training rows
+    number: int = 1  # of the round; 0 is the base's
 
     def _round(self, arm: str) -> Path:
-        round_ = self.directory / "round-1"
-        return round_ if arm == MAIN else round_ / "arms" / arm
+        round_ = self.directory / f"round-{self.number}"
+        return round_ if arm in (MAIN, BASE) else round_ / "arms" / arm
 
     @property
     def recipe(self) -> Path:
@@ -80,19 +81,30 @@ class RunFiles:
         return self.round / "train_log.jsonl"
 
     @property
+    def validation(self) -> Path:
+        """How a round did on the validation problems, and what follows."""
+        return self.round / "validation.json"
+
+    @property
+    def validated(self) -> Path:
+        """The journals behind it, named as in `evaluation`."""
+        return self.round / "validation"
+
+    @property
     def analysis(self) -> Path:
-        """Texts that base and students read, and an arm's tokens in a folder each (analysis/store.py)."""
-        return self._round(MAIN) / "analysis"
+        """Texts that base and students read, and an arm's tokens in a folder each (analysis/store.py); one of a run,
+        whichever rounds are kept."""
+        return self.directory / "round-1" / "analysis"
 
     @property
     def evaluation(self) -> Path:
         return self.directory / "eval" / self.arm
 
     def generations(self, suite: str, decoding: str) -> Path:
-        return self.evaluation / f"{suite}-{decoding}.generations.jsonl"
+        return self.evaluation / generations_name(suite, decoding)
 
     def grades(self, suite: str, decoding: str) -> Path:
-        return self.evaluation / f"{suite}-{decoding}.grades.jsonl"
+        return self.evaluation / grades_name(suite, decoding)
 
     @property
     def best_decoding(self) -> Path:
@@ -118,6 +130,21 @@ class RunFiles:
     def figures(self) -> Path:
         """The report's figures, a file each."""
         return self.directory / "figures"
+
+
+def unit_name(stage: str, files: RunFiles) -> str:
+    """sample, train.tokens, evaluate.base, train.round-2, …: a unit of a run in its manifest."""
+    name = stage if files.arm == MAIN else f"{stage}.{files.arm}"
+    of_a_round = files.number > 1 and stage in ("sample", "curate", "train", "validate")
+    return f"{name}.round-{files.number}" if of_a_round else name
+
+
+def generations_name(suite: str, decoding: str) -> str:
+    return f"{suite}-{decoding}.generations.jsonl"
+
+
+def grades_name(suite: str, decoding: str) -> str:
+    return f"{suite}-{decoding}.grades.jsonl"
 
 
 def cache_folder() -> Path | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from mlx_ssd.stages import Unit
 from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, write_atomic, write_json
 from mlx_ssd.supervision import Failure, supervise
 
-HEAVY = ("sample", "train", "evaluate")  # stages with a budget of memory
+# Stages with a budget of memory, and the section that has it.
+HEAVY = {"sample": "sample", "train": "train", "validate": "evaluate", "evaluate": "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ def run(
         manifest = _read_manifest(files)
         if planned and (redo or not files.plan.exists()):
             write_json(files.plan, planned)
-        for unit in stages.units(recipe, files.directory):
-            if unit.stage not in only:
-                continue
+        for unit in _one_after_the_other(recipe, files.directory, only):
             plan = plan_unit(unit, manifest)
             if plan.action == "done":
                 continue
@@ -83,6 +82,14 @@ def run(
             write_atomic(files.recipe, recipe.to_yaml())
             _run_unit(unit, manifest, lock)
     return files
+
+
+def _one_after_the_other(recipe: Recipe, directory: Path, only: Sequence[str]) -> Iterator[Unit]:
+    """The units to bring about. Which there are is looked up after each: a round may follow from the one before."""
+    past: set[str] = set()
+    while unit := next((u for u in stages.units(recipe, directory) if u.stage in only and u.name not in past), None):
+        past.add(unit.name)
+        yield unit
 
 
 def run_files(recipe: Recipe, out: str | Path | None) -> RunFiles:
@@ -161,6 +168,11 @@ def changed_setting(before: Any, now: Any, path: str = "") -> str:
 def _refuse_without_forerunners(recipe: Recipe, files: RunFiles, only: Sequence[str]) -> None:
     """A single stage runs on what the stages before it made, whole and under this very recipe: else
     recipe.yaml, and the report, would say of them what is not so."""
+    several = any(unit.stage == "validate" for unit in stages.units(recipe, files.directory))
+    if several and len(only) == 1 and only[0] in stages.OF_A_ROUND:
+        raise BadInput(
+            f"{files.directory}: {only[0]} belongs to each of several rounds; mlx-ssd run goes on where they stopped"
+        )
     before = stages.NAMES[: stages.NAMES.index(only[0])]
     manifest = _read_manifest(files)
     for unit in stages.units(recipe, files.directory):
@@ -227,7 +239,7 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
 
     again = "the same command goes on where it stopped"
     if unit.stage in HEAVY:
-        again += f", with --set {unit.stage}.memory_gb=… in less memory"
+        again += f", with --set {HEAVY[unit.stage]}.memory_gb=… in less memory"
     _log(files, f"{name}: started")
     code = supervise(command, lock, name=name, directory=files.directory, again=again, on_failure=survived)
     _log(files, f"{name}: ended with {code}")

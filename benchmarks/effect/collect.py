@@ -11,9 +11,10 @@ from mlx_ssd.controls import Entry, policy_of, test_entries
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import Decoding, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Grade, Problem
 from mlx_ssd.scoring import passed
+from mlx_ssd.sections import Decoding
 from mlx_ssd.storage import Journal, read_json
 
 Row = dict[str, Any]
@@ -59,12 +60,13 @@ def rows(base: int, seed: int, files: RunFiles) -> list[Row]:
             arm = arms[entry.label]
             steps = len(arm.files.training_log.read_text(encoding="utf-8").splitlines())
             row |= {"arm": kind, "share": share, "prompts": arm.recipe.problems.train.limit, "steps": steps}
-        n, passes = _passes(entry, problems)
+        n, passes = passes_of(entry, problems)
         found.append(row | {"decoding": entry.policy.name(), "suite": entry.suite, "n": n, "passes": passes})
     return found
 
 
-def _passes(entry: Entry, problems: list[Problem]) -> tuple[int, list[int]]:
+def passes_of(entry: Entry, problems: list[Problem]) -> tuple[int, list[int]]:
+    """(samples of each problem, passes by problem) of an entry. Raises WorkFailed where a completion has no verdict."""
     latest = {grade.key: grade for grade in Journal(entry.grades, Grade).read()}
     counts = passed(problems, list(latest.values()))
     samples = {n for n, _ in counts}
@@ -109,12 +111,12 @@ def manifest(
             for kind, temperature in frozen["temperature"].items()
         },
         "hard_problems": [number for number, problem in enumerate(problems) if problem.difficulty == "hard"],
-        "seconds": {"tuning": _seconds(tuned), "runs": _seconds(runs)},
+        "seconds": {"tuning": seconds_of(tuned), "runs": seconds_of(runs)},
         **({"taken_over": known[0]} if known else {}),
     }
 
 
-def _seconds(runs: list[RunFiles]) -> dict[str, float]:
+def seconds_of(runs: list[RunFiles]) -> dict[str, float]:
     """Of each stage, summed over runs and arms."""
     total: dict[str, float] = {}
     for files in runs:

@@ -71,7 +71,7 @@ def tuning_recipe(design: Design, base: int, model: str) -> Recipe:
     whole = base == 0
     arms = [_arm(kind, kind, {}) for kind in KINDS if kind != MAIN_KIND] if whole else []
     validation = {"source": "jsonl", "path": str(problems_path("validation"))}
-    return _recipe(
+    return quickstart_like(
         f"tune-base-{base}",
         TUNING_SEED + base,
         model,
@@ -85,7 +85,7 @@ def tuning_recipe(design: Design, base: int, model: str) -> Recipe:
                 "samples_per_problem": design.tuning_samples,
             },
         },
-        design=design,
+        samples=design.samples,
         arms=arms,
         validation=validation | {"limit": design.tuning_problems},
     )
@@ -102,7 +102,7 @@ def run_recipe(design: Design, base: int, index: int, model: str, frozen: dict[s
             temperature = {"evaluate.decoding.temperature": frozen["temperature"][kind]}
             arms.append(_arm(name, kind, limit | temperature))
     skip = index * ((TRAINING_PROBLEMS - design.prompts) // max(design.seeds - 1, 2))
-    return _recipe(
+    return quickstart_like(
         run_name(design, base, index),
         design.seed(base, index),
         model,
@@ -112,7 +112,7 @@ def run_recipe(design: Design, base: int, index: int, model: str, frozen: dict[s
             "decoding": _decoding(frozen["temperature"][MAIN_KIND]),
             "base_best": frozen["base_best"][str(base)],
         },
-        design=design,
+        samples=design.samples,
         arms=arms,
     )
 
@@ -129,7 +129,7 @@ def _arm(name: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "set": KINDS[kind] | settings}
 
 
-def _recipe(
+def quickstart_like(
     name: str,
     seed: int,
     model: str,
@@ -137,11 +137,12 @@ def _recipe(
     train: dict[str, Any],
     test: dict[str, Any],
     evaluate: dict[str, Any],
-    design: Design,
+    samples: int,
     arms: list[dict[str, Any]],
     validation: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Recipe:
-    """The recipe of `quickstart`, written out: what it says there may change, this may not."""
+    """The recipe of `quickstart`, written out: what it says there may change, this may not. more: further sections."""
     return Recipe.model_validate(
         {
             "name": name,
@@ -158,7 +159,7 @@ def _recipe(
             },
             "evaluate": {
                 "decoding": _decoding(0.9),
-                "samples_per_problem": design.samples,
+                "samples_per_problem": samples,
                 "pass_at": [1, 5],
                 "max_tokens": 128,
                 "rows": 128,
@@ -166,5 +167,6 @@ def _recipe(
                 **evaluate,
             },
             "arms": arms,
+            **more,
         }
     )

@@ -187,10 +187,10 @@ class Costs:
         sample, speed = self.recipe.sample, self.speed
         answers = problems * sample.samples_per_problem
         sampled = decoding_seconds(speed, self.size, self.sampling, self.sample_rows, answers, problems)
-        training = sum(student.seconds(speed, self.size, problems) for student in self.students)
+        training = sum(s.recipe.rounds.last * s.seconds(speed, self.size, problems) for s in self.students)
         return {
             "sample": sampled_apart(self.recipe) * (sampled + speed.start_seconds),
-            "train": training + len(self.students) * speed.start_seconds,
+            "train": training + sum(s.recipe.rounds.last for s in self.students) * speed.start_seconds,
             "evaluate": self.judged_seconds,
             **({"analyze": self.analysis_seconds} if self.recipe.analyze else {}),
         }

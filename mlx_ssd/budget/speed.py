@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from mlx_ssd.budget.chips import PREFILL_FLOPS_PER_GPU_CORE, TRAINING_FLOPS_PER_GPU_CORE, Chip
 from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.training import BLOCK
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 
 BANDWIDTH_SHARE = 0.7  # of what Apple publishes
 STEP_SECONDS = 0.001  # launching kernels and drawing tokens, a decoding step

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 
 ROWS = (8192, 6144, 4096, 3072, 2048, 1536, 1024)  # tokens: fewer leave the machine waiting, more gain nothing
 AT_LEISURE = 0.5  # of the memory: beyond the longest sample, rows grow no further than this

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_ssd.budget.decoding import Work
-from mlx_ssd.recipe import Decoding, ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.rounds import FIRST, draws_from_base, recipe_of_round
+from mlx_ssd.sections import Decoding, ProblemSource
 
 # Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
 # twice the mean one, and no answer is longer than max_tokens.
@@ -44,8 +46,14 @@ def student_recipes(recipe: Recipe) -> list[Recipe]:
 
 
 def sampled_apart(recipe: Recipe) -> int:
-    """How many arms draw samples of their own."""
-    return len({repr((student.problems.train, student.sample)) for student in student_recipes(recipe)})
+    """How often a set of samples is drawn: in each round by every arm whose are its own."""
+    students = student_recipes(recipe)
+    drawn = 0
+    for number in range(FIRST, max(own.rounds.last for own in students) + 1):
+        in_it = [recipe_of_round(own, number) for own in students if own.rounds.last >= number]
+        of_base = {repr((own.problems.train, own.sample)) for own in in_it if draws_from_base(own, number)}
+        drawn += len(of_base) + sum(not draws_from_base(own, number) for own in in_it)
+    return drawn
 
 
 def decodings_of_test(recipe: Recipe) -> list[int]:
@@ -74,7 +82,8 @@ def decodings_of_curve(recipe: Recipe) -> list[int]:
     if not curve or not recipe.problems.validation:
         return [0] * (1 + students)
     points = len(curve.temperatures)
-    return [points * (1 + len(curve.base_top_p) + recipe.evaluate.two_stage), *[points] * students]
+    of_students = [points * own.rounds.last for own in student_recipes(recipe)]  # each round anew
+    return [points * (1 + len(curve.base_top_p) + recipe.evaluate.two_stage), *of_students]
 
 
 def _is_plain(decoding: Decoding) -> bool:

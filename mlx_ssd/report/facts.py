@@ -10,6 +10,7 @@ from mlx_ssd.layout import BASE, MAIN
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
 from mlx_ssd.report.prediction import against_plan
+from mlx_ssd.report.rounds import said
 
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
 MANY_CUT = 0.5  # of the samples
@@ -26,10 +27,11 @@ def facts(
     example: str,
     plan: dict[str, Any] | None = None,
     analysis: dict[str, Any] | None = None,
+    rounds: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The report as plain data. `arms`: of each student, main first, `arm_facts`; `best`: how the base's best
     decoding was chosen; `example`: a prompt to try; `plan`: plan.json, where the run has one; `analysis`:
-    analysis.json of each arm that was analysed."""
+    analysis.json of each arm that was analysed; `rounds`: `round_facts`, where there are several."""
     comparisons = [Comparison.model_validate(c) for c in scores["comparisons"]]
     measured = {
         name: entry["measured"]
@@ -56,12 +58,14 @@ def facts(
         "seconds": {name: round(total, 2) for name, total in seconds.items()},
         **planned,
         **({"analysis": analysis} if analysis else {}),
+        **({"rounds": rounds} if rounds else {}),
         "peak_rss_bytes": max(entry["peak_rss_bytes"] for entry in measured.values()),
         "verdict": [
             *verdict(comparisons, scores["scores"][0]["graded_problems"]),
             *without_training(comparisons, scores["scores"][0]["graded_problems"], run_dir),
+            *said(rounds or []),
         ],
-        "warnings": warnings(arms, scores),
+        "warnings": [*warnings(arms, scores), *drawn_elsewhere(measured)],
         "not_measured": not_measured(recipe, scores),
         "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
     }
@@ -216,6 +220,21 @@ def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
         if count:
             problems = scores["scores"][0]["problems"]
             found.append(f"{count} of the {problems} test problems were prompts that {name} was trained on.")
+    return found
+
+
+def drawn_elsewhere(measured: dict[str, dict[str, Any]]) -> list[str]:
+    """What must be known of samples that a server drew. `measured`: what each unit returned, by name."""
+    found = []
+    for unit, facts in measured.items():
+        if server := facts.get("server"):
+            name = " ".join(filter(None, (server["kind"], server["version"])))
+            line = f"{unit}: drawn by a server ({name}), whose draws are its own"
+            if server["token_ids"] != "given":
+                line += "; RE-TOKENIZED from its text, so not surely the tokens that it drew"
+            if server["checked"].get("model") == "not looked at":
+                line += "; its model was not compared with this one"
+            found.append(f"{line}.")
     return found
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from mlx_ssd.progress import duration
 from mlx_ssd.report.prediction import plan_table
+from mlx_ssd.report.rounds import KINDS
 
 MOST_LEVELS = 4  # difficulty columns; a set with more kinds of problems gets none
+
+ROUND_DIFFERENCES = {"difference_to_base": "to the base", "difference_to_best_before": "to the best before"}
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -79,6 +82,50 @@ def curve_table(facts: dict[str, Any]) -> Table:
     return ["T", *columns], rows
 
 
+def round_table(facts: dict[str, Any]) -> Table:
+    """Header and rows: a round of an arm a row, on the validation problems; the base once."""
+    rounds = _rounds(facts)
+    ks = sorted({k for entry in rounds for k in entry["pass_at"]}, key=int)
+    kinds = [name for name in KINDS if any(name in entry["diversity"] for entry in rounds)]
+    rows = [
+        [
+            _round_name(entry),
+            f"{entry['temperature']:g}",
+            *(percent(entry["pass_at"][k]) if k in entry["pass_at"] else "-" for k in ks),
+            *(points(entry[name]) if name in entry else "-" for name in ROUND_DIFFERENCES),
+            *(f"{entry['diversity'][name]:.3f}" if name in entry["diversity"] else "-" for name in kinds),
+        ]
+        for entry in rounds
+    ]
+    differences = list(ROUND_DIFFERENCES.values())
+    return ["round", "T", *(f"pass@{k} %" for k in ks), *differences, *(KINDS[name] for name in kinds)], rows
+
+
+def short_round_table(facts: dict[str, Any]) -> Table:
+    """The same for 80 columns."""
+    name = "difference_to_best_before"
+    rows = [
+        [
+            _round_name(entry),
+            f"{entry['temperature']:g}",
+            percent(entry["pass_at"]["1"]),
+            points(entry[name]) if name in entry else "-",
+        ]
+        for entry in _rounds(facts)
+    ]
+    return ["round", "T", "pass@1 %", ROUND_DIFFERENCES[name]], rows
+
+
+def _rounds(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    rounds = facts.get("rounds") or []
+    return [entry for number, entry in enumerate(rounds) if entry["round"] or not number]
+
+
+def _round_name(entry: dict[str, Any]) -> str:
+    kept = " (kept)" if entry.get("kept") else ""
+    return f"{entry['arm']}, round {entry['round']}{kept}" if entry["round"] else "base"
+
+
 def _ks(facts: dict[str, Any]) -> list[str]:
     return sorted({k for score in facts["scores"] for k in score["pass_at"]}, key=int)
 
@@ -112,7 +159,7 @@ def legend(facts: dict[str, Any]) -> list[str]:
         )
     if any(score["arm"] == "two-stage" for score in scores):
         lines.append("two-stage: the base decoded as an ideally fitted student would be; no training.")
-    targets = {"tokens": "the sampled tokens", "distribution": "the distribution they were drawn from"}
+    targets = {"tokens": "the sampled tokens", "distribution": "the distribution that each token was drawn from"}
     lines += [f"{arm['name']}: trained on {targets[arm['training']['targets']]}." for arm in facts["arms"]]
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())
     return [*lines, f"Time: {times}; peak memory {facts['peak_rss_bytes'] / 1e9:.1f} GB."]
@@ -183,6 +230,8 @@ def render(facts: dict[str, Any]) -> str:
         *_markdown(difference_table(facts)),
         *_section("", facts["verdict"]),
     ]
+    if rounds := _markdown(round_table(facts)):
+        lines += [f"Round by round on {facts['rounds'][0]['suite']}, each at its best temperature there:", "", *rounds]
     if curve := _markdown(curve_table(facts)):
         lines += [f"pass@1 % by temperature on {facts['curve'][0]['suite']}, where settings are chosen:", "", *curve]
     lines += [

@@ -7,7 +7,8 @@ from typing import Any
 
 from mlx_ssd.progress import duration
 
-STAGES = ("sample", "train", "evaluate")
+# Stages of the plan, and the units that are meant.
+STAGES = {"sample": ("sample",), "train": ("train",), "evaluate": ("evaluate", "validate")}
 
 
 def against_plan(plan: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -17,8 +18,8 @@ def against_plan(plan: Mapping[str, Any], measured: Mapping[str, Mapping[str, An
     the sum of their seconds. A figure that was not predicted or not measured is absent, and so is a row without any.
     """
     rows = []
-    for stage in STAGES:
-        units = [of for name, of in measured.items() if name.split(".")[0] == stage]
+    for stage, meant in STAGES.items():
+        units = [of for name, of in measured.items() if name.split(".")[0] in meant]
         predicted, row = plan["stages"][stage], {}
         peaks = [of["peak_mlx_bytes"] for of in units if "peak_mlx_bytes" in of]
         if peaks:

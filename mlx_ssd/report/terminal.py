@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_ssd.report.markdown import curve_table, difference_table, legend, score_table
+from mlx_ssd.report.markdown import curve_table, difference_table, legend, score_table, short_round_table
 from mlx_ssd.report.prediction import plan_table
 
 
@@ -30,6 +30,8 @@ def show(facts: dict[str, Any], run_dir: str, console: Console | None = None) ->
     table("", difference_table(facts))
     for line in [*facts["verdict"], *(f"warning: {warning}" for warning in facts["warnings"])]:
         console.print(line, soft_wrap=True, markup=False)
+    if facts.get("rounds"):
+        table(f"round by round on {facts['rounds'][0]['suite']}", short_round_table(facts))
     if facts["curve"]:
         table(f"pass@1 % by temperature on {facts['curve'][0]['suite']}", curve_table(facts))
     table("planned, and what it took", plan_table(facts))

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlx_ssd.arms import base, students
-from mlx_ssd.layout import MAIN, RunFiles
+from mlx_ssd.arms import base, of_round, settled, students
+from mlx_ssd.layout import BASE, RunFiles, unit_name
 from mlx_ssd.recipe import Recipe
 
-NAMES = ("sample", "curate", "train", "evaluate", "score", "analyze", "report")
+NAMES = ("sample", "curate", "train", "validate", "evaluate", "score", "analyze", "report")
+OF_A_ROUND = NAMES[:4]
 DERIVED = ("score", "analyze", "report")  # made anew without asking when what they read has changed
 
 
@@ -46,8 +47,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """sample, train.tokens, evaluate.base, …: the main student's units bear the stage's name."""
-        return self.stage if self.files.arm == MAIN else f"{self.stage}.{self.files.arm}"
+        return unit_name(self.stage, self.files)
 
 
 def get(name: str) -> Stage:
@@ -55,13 +55,21 @@ def get(name: str) -> Stage:
 
 
 def units(recipe: Recipe, directory: Path) -> list[Unit]:
-    """Every unit of a run, in the order of the data. An arm samples and curates only where no arm before it
-    did so in the same way."""
-    trained = students(recipe, directory)
-    found = [Unit("sample", arm.recipe, arm.files) for arm in trained if arm.files.samples_of == arm.name]
-    found += [Unit("curate", arm.recipe, arm.files) for arm in trained if arm.files.rows_of == arm.name]
-    found += [Unit("train", arm.recipe, arm.files) for arm in trained]
+    """Every unit of a run, in the order of the data, as far as that is known: whether a round follows is found by the
+    validation of the one before. An arm samples and curates only where no arm before it did so in the same way."""
+    found = []
+    if any(arm.recipe.rounds.last > 1 for arm in of_round(recipe, directory, 1)):
+        found.append(Unit("validate", recipe, RunFiles(directory, BASE, number=0)))
+    number = 1
+    while trained := of_round(recipe, directory, number):
+        found += [Unit("sample", arm.recipe, arm.files) for arm in trained if arm.files.samples_of == arm.name]
+        found += [Unit("curate", arm.recipe, arm.files) for arm in trained if arm.files.rows_of == arm.name]
+        found += [Unit("train", arm.recipe, arm.files) for arm in trained]
+        several = [arm for arm in trained if arm.recipe.rounds.last > 1]
+        found += [Unit("validate", recipe.of_arm(arm.name), arm.files) for arm in several]  # it looks at all rounds
+        number += 1
     # These know of all arms: base is decoded as each student is.
+    recipe, trained = settled(recipe, directory), students(recipe, directory)
     found += [Unit("evaluate", recipe, arm.files) for arm in (base(recipe, directory), *trained)]
     last = ("score", "analyze", "report") if recipe.analyze else ("score", "report")
     return found + [Unit(stage, recipe, trained[0].files) for stage in last]

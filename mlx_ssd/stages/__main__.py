@@ -23,7 +23,7 @@ from mlx_ssd.child import exit_code
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.sampling.engines import MLX
+from mlx_ssd.sampling.engines import TORCH
 from mlx_ssd.storage import write_json
 
 
@@ -48,7 +48,7 @@ def run(name: str, files: RunFiles, result: Path) -> None:
     recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
     start = time.monotonic()
     unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == name)
-    if unit.stage not in stages.DERIVED and unit.recipe.sample.engine == MLX:
+    if unit.stage != "score" and unit.recipe.sample.engine != TORCH:  # score needs no tokenizer
         models.without_pytorch()
     measured = stages.get(unit.stage).run(unit.recipe, unit.files)
     peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}

@@ -15,9 +15,10 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.grading.levels import check_level
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import identity, read_problems
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Grade, Problem
-from mlx_ssd.storage import Journal, hash_path
+from mlx_ssd.sections import ProblemSource
+from mlx_ssd.storage import Journal, hash_path, write_atomic
 
 VERSION = 2
 
@@ -100,11 +101,20 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     tokenizer = models.load_tokenizer(models.locate(recipe.model))
     measured = {}
     if recipe.evaluate.curve:
+        _take_over(files)
         measured["validation"] = _complete("validation", recipe, files, tokenizer)
         if files.arm == BASE:
             tried = [entry for entry in curve_entries(recipe, files.directory) if entry.label == BASE]
             choose_best([(entry, _pass_rate(entry.grades)) for entry in tried])
     return measured | {"test": _complete("test", recipe, files, tokenizer)}
+
+
+def _take_over(files: RunFiles) -> None:
+    """What the validation of the kept round, or of the base, has drawn and graded already."""
+    drawn = RunFiles(files.directory, BASE, number=0).validated if files.arm == BASE else files.validated
+    for path in sorted(drawn.glob("*.jsonl")):
+        if not (there := files.evaluation / path.name).exists():
+            write_atomic(there, path.read_text(encoding="utf-8"))
 
 
 def _sources(recipe: Recipe) -> dict[str, ProblemSource]:
@@ -124,27 +134,19 @@ def _entries(role: str, recipe: Recipe, files: RunFiles) -> list[Any]:
 
 
 def _complete(role: str, recipe: Recipe, files: RunFiles, tokenizer: Any) -> dict:
-    from mlx_ssd.evaluation import generate, grade
+    from mlx_ssd.evaluation import complete
 
-    source = models.locate(recipe.model)
-    adapter = None if files.arm == BASE else files.adapter
-    revision = source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}"
-    problems = read_problems(_sources(recipe)[role], role)
     curve = recipe.evaluate.curve
     samples = curve.samples_per_problem if curve and role == "validation" else recipe.evaluate.samples_per_problem
-    entries = _entries(role, recipe, files)
-    label = f"{role} {files.arm}"
-    measured = generate(
-        [(entry.generations, entry.policy) for entry in entries],
-        problems,
+    return complete(
+        [(entry.generations, entry.grades, entry.policy) for entry in _entries(role, recipe, files)],
+        read_problems(_sources(recipe)[role], role),
         samples,
         recipe,
-        lambda: models.load(source, recipe.model.dtype, adapter),
-        revision,
-        label,
+        tokenizer,
+        None if files.arm == BASE else files.adapter,
+        f"{role} {files.arm}",
     )
-    grade([(entry.generations, entry.grades) for entry in entries], problems, recipe, tokenizer, label)
-    return measured
 
 
 def _pass_rate(grades: Path) -> float:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlx_ssd import arms
-from mlx_ssd.layout import BASE, MAIN, RunFiles
+from mlx_ssd import arms, rounds
+from mlx_ssd.layout import BASE, MAIN, RunFiles, unit_name
 from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 6
+VERSION = 7
 
 
 def settings(recipe: Recipe) -> dict:
@@ -33,6 +33,8 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
             found[f"selection of {arm.name}"] = hash_path(arm.files.selection)
             found[f"curation of {arm.name}"] = hash_path(arm.files.curation)
             found[f"training log of {arm.name}"] = hash_path(arm.files.training_log)
+    for path in sorted(files.directory.glob("round-*/**/validation.json")):
+        found[str(path.relative_to(files.directory))] = hash_path(path)
     if files.plan.exists():
         found["plan"] = hash_path(files.plan)
     # The parts of an analysis may be gigabytes; its summary, written last, changes with them.
@@ -60,6 +62,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
 def _collected(recipe: Recipe, files: RunFiles) -> dict[str, Any]:
     from mlx_ssd.analysis import store
     from mlx_ssd.report.facts import arm_facts, facts
+    from mlx_ssd.report.rounds import round_facts
 
     measured = read_json(files.manifest)["stages"]
     trained = [
@@ -69,7 +72,7 @@ def _collected(recipe: Recipe, files: RunFiles) -> dict[str, Any]:
             read_json(arm.files.selection),
             read_json(arm.files.curation),
             _log(arm.files),
-            measured["train" if arm.name == MAIN else f"train.{arm.name}"]["measured"],
+            measured[unit_name("train", arm.files)]["measured"],
         )
         for arm in arms.students(recipe, files.directory)
     ]
@@ -87,7 +90,17 @@ def _collected(recipe: Recipe, files: RunFiles) -> dict[str, Any]:
         read_problems(recipe.problems.test, "test")[0].prompt,
         read_json(files.plan) if files.plan.exists() else None,
         {name: store.summary(files.analysis, name) for name in store.arms(files.analysis)},
+        round_facts(_ways(recipe, files)),
     )
+
+
+def _ways(recipe: Recipe, files: RunFiles) -> dict[str, Any]:
+    """Of the arms with several rounds: by name, their settings and what validation found."""
+    return {
+        arm.name: (arm.recipe.rounds, rounds.validations(files.directory, arm.name))
+        for arm in arms.students(recipe, files.directory)
+        if arm.recipe.rounds.last > 1
+    }
 
 
 def _log(files: RunFiles) -> list[dict[str, Any]]:

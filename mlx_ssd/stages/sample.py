@@ -1,4 +1,4 @@
-"""Sample: one raw, unverified solution a problem from the frozen model.
+"""Sample: one raw, unverified solution a problem from the frozen model; in later rounds, from the student before.
 
 Writes problems.jsonl (what was asked) with selection.json (what was left out, and why), then samples.jsonl.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_ssd import models
+from mlx_ssd import models, rounds
 from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.problems import identity, read_problems, select_training
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Problem
 from mlx_ssd.sampling.engines import check_engine
-from mlx_ssd.storage import Journal, write_json, write_records
+from mlx_ssd.sections import ProblemSource
+from mlx_ssd.storage import Journal, hash_path, write_json, write_records
 
 VERSION = 2
-STREAM = "train/round-1"
 
 
 def settings(recipe: Recipe) -> dict:
@@ -28,8 +28,7 @@ def settings(recipe: Recipe) -> dict:
             "train": recipe.problems.train.model_dump(exclude={"path"}),
             "against": [source.model_dump(exclude={"path"}) for source in _against(recipe).values()],
         },
-        # These change the speed, not the samples (rule 3 in docs/method.md): they may be changed on resuming.
-        "sample": recipe.sample.model_dump(exclude={"engine", "rows", "memory_gb"}),
+        "sample": recipe.sample.settings(),
     }
 
 
@@ -45,6 +44,10 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
         "model": models.locate(recipe.model).revision,
         "problems.train": identity(recipe.problems.train, "train"),
     }
+    if files.number > rounds.FIRST:
+        found["round"] = str(files.number)  # with draws of its own
+    if teacher := rounds.teacher(recipe, files):
+        found["adapter"] = hash_path(teacher)
     return found | {f"problems.{role}": identity(source, role) for role, source in _against(recipe).items()}
 
 
@@ -54,6 +57,7 @@ def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
 
 def run(recipe: Recipe, files: RunFiles) -> dict:
     from mlx_ssd.controls import policy_of
+    from mlx_ssd.distributed.sharing import sharing
     from mlx_ssd.records import Sample
     from mlx_ssd.sampling.collect import Target, collect
     from mlx_ssd.sampling.engines import engine_of
@@ -65,8 +69,9 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         write_records(files.problems, problems)
         write_json(files.selection, account)
     problems = Journal(files.problems, Problem).read()
-    source = models.locate(recipe.model)
-    model, tokenizer = engine_of(recipe.sample.engine).load(source, recipe.model.dtype)
+    source, teacher = models.locate(recipe.model), rounds.teacher(recipe, files)
+    engine = engine_of(recipe.sample.engine, recipe.sample.server)
+    model, tokenizer = engine.load(source, recipe.model.dtype, *([teacher] if teacher else []))
     return collect(
         [Target(files.samples, policy_of(recipe.sample.decoding))],
         Sample,
@@ -80,10 +85,11 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         memory_gb=recipe.sample.memory_gb,
         loops=loop_stop_of(recipe.sample.stop_loops),
         seed=recipe.seed,
-        stream=STREAM,
-        revision=source.revision,
-        label="sample" if files.arm == MAIN else f"sample {files.arm}",
-        engine=recipe.sample.engine,
+        stream=f"train/round-{files.number}",
+        revision=models.revision_of(source, teacher),
+        label=" ".join(["sample", *([files.arm] if files.arm != MAIN else []), *rounds.label(files)]),
+        engine=engine,
+        sharing=sharing(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_ssd import arms
+from mlx_ssd import arms, rounds
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import identity, read_problems
 from mlx_ssd.recipe import Recipe
@@ -34,7 +34,9 @@ def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
     for arm in (arms.base(recipe, files.directory), *arms.students(recipe, files.directory)):
         found[f"evaluation of {arm.name}"] = hash_path(arm.files.evaluation)
         if arm.name != BASE:
-            found[f"training problems of {arm.name}"] = hash_path(arm.files.problems)
+            for earlier in arms.history(recipe, files.directory, arm.name):
+                round_ = "".join(f", {label}" for label in rounds.label(earlier.files))
+                found[f"training problems of {arm.name}{round_}"] = hash_path(earlier.files.problems)
     return found
 
 
@@ -81,6 +83,10 @@ def _trained_on(recipe: Recipe, files: RunFiles, problems: list[Problem]) -> dic
     tested = [hash_json(problem.prompt.split()) for problem in problems]
     found = {}
     for arm in arms.students(recipe, files.directory):
-        asked = {hash_json(problem.prompt.split()) for problem in Journal(arm.files.problems, Problem).read()}
+        asked = {
+            hash_json(problem.prompt.split())
+            for earlier in arms.history(recipe, files.directory, arm.name)
+            for problem in Journal(earlier.files.problems, Problem).read()
+        }
         found[arm.name] = sum(prompt in asked for prompt in tested)
     return found

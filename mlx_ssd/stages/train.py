@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlx_ssd import heartbeat, models
+from mlx_ssd import heartbeat, models, rounds
 from mlx_ssd.budget import ModelSize, TrainingPlan, UnusualModel, training_plan
 from mlx_ssd.layout import RunFiles
-from mlx_ssd.recipe import Recipe, Training
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Training
 from mlx_ssd.storage import hash_path
 
 VERSION = 3
@@ -33,7 +34,9 @@ def check(recipe: Recipe) -> None:
 
 
 def inputs(recipe: Recipe, files: RunFiles) -> dict[str, str]:
-    return {"model": models.locate(recipe.model).revision, "rows": hash_path(files.rows)}
+    found = {"model": models.locate(recipe.model).revision, "rows": hash_path(files.rows)}
+    of_before = {"teacher": rounds.teacher(recipe, files), "beginning": rounds.beginning(recipe, files)}
+    return found | {name: hash_path(adapter) for name, adapter in of_before.items() if adapter}
 
 
 def outputs(recipe: Recipe, files: RunFiles) -> list[Path]:
@@ -46,6 +49,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     import mlx.core as mx
 
     from mlx_ssd.decoding.policy import DecodingPolicy
+    from mlx_ssd.distributed.training import ranks
     from mlx_ssd.machine.working_set import CACHE_SHARE, working_set
     from mlx_ssd.progress import Progress
     from mlx_ssd.records import TrainingRow
@@ -66,11 +70,14 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
 
     def show(step: int, total_steps: int, loss: float | None = None, **_: Any) -> None:
         nonlocal bar
-        bar = bar or Progress("train", total_steps, step - 1, "steps")
+        bar = bar or Progress(" ".join(["train", *rounds.label(files)]), total_steps, step - 1, "steps")
         bar.update(step, "skipped" if loss is None else f"loss {loss:.3f}")
 
     policy = DecodingPolicy(**recipe.sample.decoding.model_dump())
-    result = train(model, rows, SimpleNamespace(**chosen), files.round, identity, show, policy)
+    of_before = {"teacher": rounds.teacher(recipe, files), "beginning": rounds.beginning(recipe, files)}
+    how = SimpleNamespace(**chosen)
+    with ranks(files) as together:
+        result = train(model, rows, how, files.round, identity, show, policy, ranks=together, **of_before)
     if bar:
         bar.finish("" if result.loss is None else f"loss {result.loss:.3f}")
     for note in (*result.warnings, *_notes(result, recipe.train)):
@@ -81,6 +88,7 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
         "resumed_from": result.resumed_from,
         "completion_tokens": result.completion_tokens,
         "trainable_parameters": result.trainable_parameters,
+        "ranks": together.size if together.size > 1 else None,
         "packed": result.packed,
         "row_tokens": plan.row_tokens,
         "gradient_checkpointing": plan.gradient_checkpointing,

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_ssd.training.ranks import Ranks
 from mlx_ssd.training.rows import epoch_order, length
 
 PAD = 0  # any id serves: padding is on the right, where causal attention keeps every target from seeing it
@@ -42,13 +43,21 @@ class BatchPlan:
     def __init__(self, rows: Sequence[Any], *, rows_per_step: int, row_tokens: int, packed: bool, seed: int):
         self.rows_per_step = rows_per_step
         self.steps_per_epoch = math.ceil(len(rows) / rows_per_step)
-        self._cut = lambda chosen: list(micro_batches(chosen, row_tokens, packed))
+        self._cut = lambda chosen: list(micro_batches(chosen, row_tokens, packed)) if chosen else []
         self._order = lru_cache(maxsize=1)(lambda epoch: epoch_order(rows, seed, epoch))
 
     def batches(self, epoch: int, step: int) -> list[Batch]:
         """The micro-batches of step `step` (from 0) of epoch `epoch` (from 0)."""
+        return self._cut(self._rows(epoch, step))
+
+    def part(self, epoch: int, step: int, ranks: Ranks) -> tuple[list[Batch], int]:
+        """The micro-batches that this rank computes, and the completion tokens that all ranks together do."""
+        chosen = self._rows(epoch, step)
+        return self._cut(ranks.part(chosen)), sum(len(row.completion_ids) for row in chosen)
+
+    def _rows(self, epoch: int, step: int) -> Sequence[Any]:
         start = step * self.rows_per_step
-        return self._cut(self._order(epoch)[start : start + self.rows_per_step])
+        return self._order(epoch)[start : start + self.rows_per_step]
 
 
 def micro_batches(rows: Sequence[Any], row_tokens: int, packed: bool) -> Iterator[Batch]:

@@ -7,20 +7,18 @@ bfloat16 step of the weight, and would be rounded away. It is written in the bas
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.training.batches import Batch
-from mlx_ssd.training.forward import Head, completion_states
+from mlx_ssd.training.forward import Head
 from mlx_ssd.training.lora import write_folder
-from mlx_ssd.training.modes import without_dropout
 from mlx_ssd.training.targets import Base
+from mlx_ssd.training.teacher import wearing
 
 
 def attach(model: nn.Module, settings: Any) -> None:
@@ -36,24 +34,7 @@ def attach(model: nn.Module, settings: Any) -> None:
 
 def base_of(model: nn.Module, head: Head | None) -> Base:
     """The model as it is now, before training."""
-    untrained = tree_flatten(model.trainable_parameters())
-    base_head = None
-    if head:
-        base_head = copy.copy(head.module(model))  # its arrays are this moment's
-
-    def base(batch: Batch) -> tuple[mx.array, Any]:
-        trained = tree_flatten(model.trainable_parameters())
-        try:
-            model.update(tree_unflatten(untrained))
-            with without_dropout(model):
-                states = completion_states(model, head, batch)
-        finally:
-            model.update(tree_unflatten(trained))
-        if head is None:
-            return states, lambda states: states
-        return states, base_head.as_linear if head.tied else base_head
-
-    return base
+    return wearing(model, head, dict(tree_flatten(model.trainable_parameters())))
 
 
 def write(model: nn.Module, settings: Any, folder: Path) -> None:

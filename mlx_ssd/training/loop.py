@@ -29,10 +29,13 @@ from mlx_ssd.training.batches import BatchPlan, micro_batches
 from mlx_ssd.training.checkpoint import Checkpoint, load_latest, prune, save
 from mlx_ssd.training.documents import can_pack
 from mlx_ssd.training.forward import output_head
-from mlx_ssd.training.loss import Soft, step_gradient
+from mlx_ssd.training.loss import Loss, Soft, step_gradient
+from mlx_ssd.training.ranks import Ranks
 from mlx_ssd.training.recompute import recomputed_layers
 from mlx_ssd.training.rows import Fitted, fit_rows, hold_out
 from mlx_ssd.training.schedule import learning_rate
+from mlx_ssd.training.targets import Base
+from mlx_ssd.training.teacher import read_weights, wearing
 from mlx_ssd.training.validation import Best, Validation
 
 LOG = "train_log.jsonl"
@@ -63,6 +66,9 @@ def train(
     identity: Mapping[str, Any],
     on_progress: Callable[..., None] | None = None,
     target_policy: Policy | None = None,
+    teacher: Path | None = None,
+    beginning: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train a student of `model` on `rows`, or go on where an earlier call with `directory` stopped.
 
@@ -73,21 +79,26 @@ def train(
     validation (percent, every_steps, patience, or None; validation.py) and checkpoint_every_steps.
     The targets are 'tokens', the sampled ones, or 'distribution', the one that they were drawn from (targets.py):
     that takes `target_policy`, the policy that sampled the rows. With tokens it adds the terms of that loss to what is
-    measured on held-out samples.
+    measured on held-out samples. `teacher` is the folder of the adapter that drew the rows, where the base did not;
+    `beginning` that of the adapter that the student goes on from, in place of a fresh one.
     `identity` must hold whatever changes the result: settings, hashes of rows and model, policy.
     `on_progress` is called after each step with total_steps and what the log holds of it.
 
+    `ranks`: who trains together, each a process that calls this with the same rows and settings; rank 0 has the
+    checkpoints, and writes all that counts. What the others log in their `directory` is theirs.
+
     A step whose loss or gradient is not finite is skipped and counted. Raises BadInput for unusable rows, keys, targets
     or checkpoints; WorkFailed when too many steps in a row are skipped, or a weight is not finite: the last checkpoint
-    is kept.
+    is kept. RankLost when another rank is lost.
     """
     directory = Path(directory)
     fitted = fit_rows(rows, settings.max_length, settings.too_long)
     checkpoint, warnings = load_latest(directory / "checkpoints", identity)
-    training = _Training(model, fitted.rows, settings, target_policy)
+    training = _Training(model, fitted.rows, settings, target_policy, teacher, beginning, ranks or Ranks())
     if checkpoint:
         prune(directory / "checkpoints", checkpoint.step)
         training.resume(checkpoint)
+    training.share()
     first_step = training.done
 
     model.train()
@@ -99,14 +110,17 @@ def train(
             entry = training.step()
             _write_entry(log, entry)
             if training.done % settings.checkpoint_every_steps == 0 or training.is_over:
-                os.fsync(log.fileno())  # before the checkpoint that counts on it
-                save(directory / "checkpoints", training.checkpoint(log.tell()), identity)
+                if training.ranks.rank == 0:
+                    os.fsync(log.fileno())  # before the checkpoint that counts on it
+                    save(directory / "checkpoints", training.checkpoint(log.tell()), identity)
+                training.share()  # chips of other kinds round otherwise: here they come together again
             if on_progress:
                 on_progress(total_steps=training.total_steps, **entry)
 
     model.eval()
     training.take_best()
-    training.method.write(model, settings, directory / "adapter")
+    if training.ranks.rank == 0:
+        training.method.write(model, settings, directory / "adapter")
     entries = [json.loads(line) for line in (directory / LOG).read_bytes().splitlines()]
     steps = [entry for entry in entries if entry["step"] > 0]
     trained = [entry for entry in steps if "loss" in entry]
@@ -128,10 +142,21 @@ def train(
 class _Training:
     """A training in memory: the student, its optimizer, and where it stands. `done` counts optimizer steps."""
 
-    def __init__(self, model: nn.Module, rows: Sequence[Any], settings: Any, target_policy: Policy | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Sequence[Any],
+        settings: Any,
+        target_policy: Policy | None,
+        teacher: Path | None,
+        beginning: Path | None,
+        ranks: Ranks,
+    ):
+        self.ranks = ranks
         self.model, self.settings, self.method = model, settings, METHODS[settings.method]
         self.method.attach(model, settings)
         self._head, self.packed = output_head(model), can_pack(model)
+        self._teacher = self._drew_the_rows(teacher)
         self._soft = self._soft_targets(target_policy)
         self._validation, self.best = None, None
         if settings.validation:
@@ -139,8 +164,10 @@ class _Training:
             batches = list(micro_batches(held_out, settings.row_tokens, self.packed))
             terms = None
             if not self._soft and target_policy and self.method is lora:  # full would have to hold its base for them
-                terms = Soft(lora.base_of(model, self._head), target_policy)
+                terms = Soft(self._teacher(), target_policy)
             self._validation, self.best = Validation(batches, settings.validation, self._soft, terms), Best()
+        if beginning:  # now that a base of every weight has been taken
+            model.load_weights(list(read_weights(model, beginning).items()), strict=False)
         self._plan = BatchPlan(
             rows,
             rows_per_step=settings.rows_per_step,
@@ -162,7 +189,20 @@ class _Training:
 
     @property
     def is_over(self) -> bool:
-        return self.done == self.total_steps or bool(self._validation and self._validation.is_over(self.best))
+        over = self.done == self.total_steps or bool(self._validation and self._validation.is_over(self.best))
+        return bool(self.ranks.from_first({"over": mx.array(over)})["over"].item()) if self._validation else over
+
+    def share(self) -> None:
+        """Every rank takes up where rank 0 is."""
+        if self.ranks.size == 1:
+            return
+        optimizer = dict(tree_flatten(self._optimizer.state))
+        counts = {"done": mx.array(self.done), "skipped": mx.array(self._skipped_in_a_row)}
+        first = self.ranks.from_first(lora.adapter_weights(self.model))
+        self.model.load_weights(list(first.items()), strict=False)
+        self._optimizer.state = tree_unflatten(list(self.ranks.from_first(optimizer).items()))
+        counts = self.ranks.from_first(counts)
+        self.done, self._skipped_in_a_row = counts["done"].item(), counts["skipped"].item()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         self.model.load_weights(list(checkpoint.adapter.items()), strict=False)
@@ -188,10 +228,13 @@ class _Training:
         Raises WorkFailed where the loss or the gradient was not finite in too many steps in a row.
         """
         settings, number = self.settings, self.done
-        mx.random.seed(((settings.seed << 32) + number) % 2**64)  # dropout masks are a function of the step
-        batches = self._plan.batches(*divmod(number, self._plan.steps_per_epoch))
+        # Dropout masks are a function of step and rank.
+        mx.random.seed(((settings.seed << 32) + (self.ranks.rank << 28) + number) % 2**64)
+        batches, tokens = self._plan.part(*divmod(number, self._plan.steps_per_epoch), self.ranks)
         # Not under mx.compile: nearly every micro-batch has a shape of its own, and would compile anew.
-        loss, gradient = step_gradient(self.model, self._head, batches, self._soft)
+        loss, gradient = step_gradient(self.model, self._head, batches, self._soft, tokens)
+        if self.ranks.size > 1:
+            loss, gradient = self._summed(loss, gradient)
         gradient, norm = clip_grad_norm(tree_unflatten(list(gradient.items())), settings.clip_norm)
         rate = learning_rate(
             number,
@@ -217,10 +260,23 @@ class _Training:
             entry["validation"] = self._validate()
         return entry
 
+    def _summed(self, loss: Loss, gradient: dict[str, mx.array]) -> tuple[Loss, dict[str, mx.array]]:
+        parts = {"total": mx.array(loss.total), "kept": mx.array(loss.kept_mass or 0.0)}
+        summed = self.ranks.sum(gradient | {f"loss {name}": part for name, part in parts.items()})
+        total, kept = (summed.pop(f"loss {name}").item() for name in parts)
+        return Loss(total, None if loss.kept_mass is None else kept, loss.tokens), summed
+
     def take_best(self) -> None:
         """Where there is validation, make the best student the one that is written."""
         if self.best:
             self.model.load_weights(list(self.best.weights.items()), strict=False)
+
+    def _drew_the_rows(self, folder: Path | None) -> Callable[[], Base]:
+        """What makes the model whose distribution the rows came from."""
+        if folder is None:
+            return lambda: self.method.base_of(self.model, self._head)
+        weights = read_weights(self.model, folder)
+        return lambda: wearing(self.model, self._head, weights)
 
     def _soft_targets(self, policy: Policy | None) -> Soft | None:
         targets = self.settings.targets
@@ -230,7 +286,7 @@ class _Training:
             return None
         if policy is None:
             raise BadInput("train.targets is distribution: give target_policy, the policy that sampled the rows")
-        return Soft(self.method.base_of(self.model, self._head), policy)
+        return Soft(self._teacher(), policy)
 
     def _validate(self) -> dict[str, float]:
         measured = self._validation.measure(self.model, self._head)

@@ -88,13 +88,14 @@ def chunk_positions(vocabulary: int) -> int:
 
 
 def step_gradient(
-    model: nn.Module, head: Head | None, batches: Sequence[Batch], soft: Soft | None = None
+    model: nn.Module, head: Head | None, batches: Sequence[Batch], soft: Soft | None = None, tokens: int | None = None
 ) -> tuple[Loss, dict[str, mx.array]]:
     """The loss of a step, and its gradient by trainable parameter (evaluated). `head` as given by `output_head`.
 
-    Raises WorkFailed where the targets are soft and the base has no distribution.
+    tokens: the completion tokens of the whole step, where these are a part of it (perhaps none): loss and gradient are
+    then its part. Raises WorkFailed where the targets are soft and the base has no distribution.
     """
-    tokens = sum(len(batch.targets) for batch in batches)
+    tokens = sum(len(batch.targets) for batch in batches) if tokens is None else tokens
     total, kept, gradient = 0.0, 0.0, None
     for batch in batches:
         targets = _targets(batch, soft)  # before the student's activations take their room
@@ -108,6 +109,8 @@ def step_gradient(
         gradient = part if gradient is None else {name: gradient[name] + more for name, more in part.items()}
         mx.eval(gradient)  # frees this micro-batch's activations before the next
         total, kept = total + found.loss, kept + found.kept
+    if gradient is None:
+        gradient = {name: mx.zeros_like(array) for name, array in tree_flatten(model.trainable_parameters())}
     return Loss(total, kept if soft else None, tokens), gradient
 
 

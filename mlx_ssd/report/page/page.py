@@ -40,6 +40,7 @@ def render(material: Material) -> str:
         "legend": markdown.legend(report),
         "details": markdown.details(report),
         "curve": markdown.curve_table(report) if report["curve"] else ([], []),
+        "rounds": markdown.round_table(report),
         "beside_scores": [drawing for drawing in material.drawings if drawing.name == BESIDE_SCORES],
         "drawings": [drawing for drawing in material.drawings if drawing.name != BESIDE_SCORES],
         "inside": [_inside(arm, analysis) for arm, analysis in report.get("analysis", {}).items()],
