@@ -54,7 +54,7 @@ def student_of(path: str) -> tuple[Any, int]:
     import mlx.core as mx
 
     from mlx_ssd import models
-    from mlx_ssd.recipe import Model
+    from mlx_ssd.sections import Model
     from mlx_ssd.training import lora
 
     source = models.locate(Model(path=path))

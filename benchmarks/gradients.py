@@ -69,7 +69,7 @@ def _in_mlx(folder: Path) -> tuple[Arrays, list[Any], dict[tuple[str, str], Arra
 
     from mlx_ssd import models
     from mlx_ssd.prompts import render as render_prompt
-    from mlx_ssd.recipe import Prompt
+    from mlx_ssd.sections import Prompt
     from mlx_ssd.training import lora
     from mlx_ssd.training.batches import pack_rows
     from mlx_ssd.training.forward import output_head

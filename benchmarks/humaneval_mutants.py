@@ -29,8 +29,8 @@ from typing import Any
 from benchmarks.journal import RESULTS, append, provenance
 from mlx_ssd.grading import Limits, ProcessSandbox, grade_answers
 from mlx_ssd.problems import hub_files, read_problems
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 
 LIMITS = Limits(wall_seconds=4.0, cpu_seconds=4.0, memory_mb=512, output_kb=256, processes=8)  # the recipe's own
 PLAIN_SECONDS = 10.0

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import Limits as Usual
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import Limits as Usual
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.suites import choose
 
 Answers = Iterator[tuple[bool, Problem, str]]

@@ -22,7 +22,7 @@ from mlx_lm.models import qwen3
 
 from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.training import BLOCK, FULL, LORA, Coefficients, step_bytes, trained_parameters
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 from mlx_ssd.training import full, lora
 from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head

@@ -17,6 +17,7 @@ from mlx_ssd.cli_parity import parity_command
 from mlx_ssd.cli_plan import begin, overrides_of, plan_command, sized_for
 from mlx_ssd.cli_report import report_command
 from mlx_ssd.cli_suites import eval_command, grade_command
+from mlx_ssd.cli_work import work_command
 from mlx_ssd.errors import BadInput, SsdError
 
 STAGE_HELP = {
@@ -69,6 +70,7 @@ def main() -> None:
     mlx-ssd parity RUN                what MLX computed, beside PyTorch
     mlx-ssd bench MODEL|RUN           speed and memory: base, with adapter, fused
     mlx-ssd frontier RUN LARGER       does a small student replace a larger model?
+    mlx-ssd work HOST:PORT            lend this machine to a run on another
     mlx-ssd recipes                   what else can be run
     mlx-ssd doctor                    whether this machine can do it
     """
@@ -95,12 +97,14 @@ def _settings_options(command: Any) -> Any:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: runs/NAME).")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what would run; load nothing.")
 @click.option("--hours", type=float, help="Choose the number of prompts, and the rows, for so long here.")
+@click.option("--workers-at", metavar="HOST:PORT", help="Let other machines draw too: there, `mlx-ssd work HOST:PORT`.")
 @_settings_options
 def run_command(
     recipe: str,
     out: Path | None,
     dry_run: bool,
     hours: float | None,
+    workers_at: str | None,
     overrides: tuple[str, ...],
     model: str | None,
     redo: bool,
@@ -110,9 +114,13 @@ def run_command(
 
     RECIPE is a name or a YAML file; default: quickstart. What is done is skipped, what was interrupted goes on.
     """
-    from mlx_ssd import machine, pipeline
+    from mlx_ssd import machine, pipeline, problems
     from mlx_ssd.recipe import Recipe
 
+    if workers_at:
+        from mlx_ssd.distributed import address
+
+        address.let_workers_in(workers_at)
     resolved = Recipe.load(recipe, overrides_of(overrides, model))
     if hours is not None:
         resolved = sized_for(resolved, hours, yes)
@@ -122,7 +130,10 @@ def run_command(
         click.echo(f"\n# run directory: {files.directory}")
         for plan in plans:
             click.echo(f"# {plan.name}: {plan.action}" + (f" (made with {plan.difference})" if plan.difference else ""))
+        if resolved.rounds.last > 1:
+            click.echo(f"# each further round, {resolved.rounds.last} at most: decided by the validation of the last")
         return
+    problems.refuse_missing(resolved.problems)
     hint = machine.slow_blas_hint()
     if hint:
         click.echo(f"note: {hint}", err=True)
@@ -169,6 +180,7 @@ main.add_command(doctor_command)
 main.add_command(plan_command)
 main.add_command(bench_command)
 main.add_command(frontier_command)
+main.add_command(work_command)
 
 
 @main.command("probe")

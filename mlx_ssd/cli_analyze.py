@@ -58,7 +58,8 @@ def _of_run(run_dir: Path, arm: str | None, redo: bool) -> Path:
     """The run's own analysis, made where it is not there yet: its folder."""
     from mlx_ssd import pipeline
     from mlx_ssd.layout import RunFiles
-    from mlx_ssd.recipe import Analysis, Recipe
+    from mlx_ssd.recipe import Recipe
+    from mlx_ssd.sections import Analysis
 
     files = RunFiles(run_dir)
     if not files.recipe.exists():

@@ -101,9 +101,11 @@ def bench_command(
 
 
 def _confirm(subjects: tuple[str, ...], yes: bool) -> None:
-    from mlx_ssd.recipe import Model
+    from mlx_ssd.sections import Model
 
     for what in subjects:
+        if what.startswith("runs/") and not Path(what).exists():
+            raise BadInput(f"{what} does not exist; give a run directory, a folder with a model, or a name on the hub")
         if not (Path(what) / "recipe.yaml").exists():
             downloads.confirm_model(Model(path=what), yes)
 

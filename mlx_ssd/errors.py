@@ -26,6 +26,12 @@ class OutOfMemory(WorkFailed):
     """There was not enough memory: with a smaller budget it may do."""
 
 
+class RankLost(WorkFailed):
+    """One of several machines that train together is gone: what is left goes on from the last checkpoint."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
 class Interrupted(SsdError):
     """The user said stop: all is kept."""
 

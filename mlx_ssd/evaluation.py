@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlx_ssd import harmony
+from mlx_ssd import harmony, models
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.progress import progress
@@ -22,6 +22,31 @@ from mlx_ssd.sampling.engines import MLX
 from mlx_ssd.storage import Journal
 
 STREAM = "eval"  # shared by all arms on purpose: common random numbers sharpen paired differences
+
+
+def complete(
+    entries: Sequence[tuple[Path, Path, Policy]],
+    problems: Sequence[Problem],
+    samples_per_problem: int,
+    recipe: Recipe,
+    tokenizer: Any,
+    adapter: Path | None,
+    label: str,
+) -> dict[str, Any]:
+    """Generate and grade what is missing of each (generations, grades, policy), of the recipe's model, or of what
+    `adapter` makes of it."""
+    source = models.locate(recipe.model)
+    measured = generate(
+        [(generations, policy) for generations, _, policy in entries],
+        problems,
+        samples_per_problem,
+        recipe,
+        lambda: models.load(source, recipe.model.dtype, adapter),
+        models.revision_of(source, adapter),
+        label,
+    )
+    grade([(generations, grades) for generations, grades, _ in entries], problems, recipe, tokenizer, label)
+    return measured
 
 
 def generate(
@@ -42,6 +67,7 @@ def generate(
         for path, policy in paths
     ):
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
+    from mlx_ssd.distributed.sharing import sharing
     from mlx_ssd.sampling.collect import Target, collect
     from mlx_ssd.sampling.loops import loop_stop_of
 
@@ -63,6 +89,7 @@ def generate(
         revision=revision,
         label=label,
         engine=engine,
+        sharing=sharing(),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from mlx_ssd.recipe import Curation
 from mlx_ssd.records import Sample
+from mlx_ssd.sections import Curation
 
 
 def reason_to_drop(text: str, finish_reason: str, curation: Curation) -> str | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mlx_ssd import assets
 from mlx_ssd.errors import BadInput, OutOfMemory, is_of_memory
-from mlx_ssd.recipe import Model
+from mlx_ssd.sections import Model
 from mlx_ssd.storage import hash_json, hash_path, read_json
 
 # What makes a model. mlx_lm.load itself would fetch these and code, but trust_remote_code is never given.
@@ -20,10 +20,21 @@ MODEL_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on this disk. `revision` names its exact weights: a hub commit, or a hash of the folder."""
+    """A model on this disk. `revision` names its exact weights: a hub commit, or a hash of the folder. name: what it
+    was asked for by."""
 
     path: Path
     revision: str
+    name: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was loaded from. dtype: as it was asked for, or as this machine has "auto"."""
+
+    source: ModelSource
+    dtype: str
+    adapter: Path | None
 
 
 def locate(model: Model) -> ModelSource:
@@ -44,7 +55,7 @@ def locate(model: Model) -> ModelSource:
             raise BadInput(f"model.path: {path} has no {pattern}; it must be a folder in Hugging Face layout")
     parts = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)})
     hashes = [[file.name, _hash_unchanged(file, file.stat().st_size, file.stat().st_mtime_ns)] for file in parts]
-    return ModelSource(path, hash_json(hashes)[:16])
+    return ModelSource(path, hash_json(hashes)[:16], model.path)
 
 
 @cache
@@ -53,9 +64,19 @@ def _hash_unchanged(file: Path, size: int, modified_ns: int) -> str:
     return hash_path(file)
 
 
+def revision_of(source: ModelSource, adapter: Path | None) -> str:
+    """What names the weights of a model, its adapter included, in journals."""
+    return source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}"
+
+
 def is_hub_name(path: str) -> bool:
     """Whether a model's path means OWNER/NAME on the hub; a folder of that name comes first."""
-    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).is_dir()
+    return (
+        path.count("/") == 1
+        and not path.startswith((".", "/", "~"))
+        and not path.endswith("/")
+        and not Path(path).is_dir()
+    )
 
 
 def confirm_download(model: Model, ask: Callable[[str], bool] | None) -> None:
@@ -121,7 +142,7 @@ def _readable(size: int) -> str:
 
 def _from_hub(name: str, revision: str | None) -> ModelSource:
     path = Path(_snapshot(name, revision))
-    return ModelSource(path, path.name)  # a snapshot's folder is named by its commit
+    return ModelSource(path, path.name, name)  # a snapshot's folder is named by its commit
 
 
 def _snapshot(name: str, revision: str | None, **options: Any) -> Any:
@@ -188,7 +209,13 @@ def load(
         what = f"the model {source.path}" + (f" with adapter {adapter}" if adapter else "")
         raise BadInput(f"cannot load {what}: {reason}") from error
     model.eval()
+    model._origin = Origin(source, dtype, adapter)
     return model, tokenizer
+
+
+def origin(model: Any) -> Origin | None:
+    """What `load` made a model from; None of a model that it did not load."""
+    return getattr(model, "_origin", None)
 
 
 def load_generating_tokenizer(source: ModelSource) -> Any:

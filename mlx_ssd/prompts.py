@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Prompt
+from mlx_ssd.sections import Prompt
 from mlx_ssd.storage import hash_json
 
 # The day that a template is told which puts one into the prompt, as gpt-oss's does: a run that goes on after midnight

@@ -75,7 +75,14 @@ class Completion(Record):
 
 
 class Sample(Completion):
-    """A completion drawn from the frozen model for training."""
+    """A completion drawn from the frozen model for training; by a server, where `drawn_by` names one."""
+
+    drawn_by: str | None = None  # kind and version; the uniforms are then the server's own
+    seeded: bool | None = None  # whether it was given a seed, by which it draws the same again
+    retokenized: bool | None = None  # the ids are those of the text, which need not be the ones that were drawn
+
+    def line(self) -> str:
+        return self.model_dump_json(exclude_none=True) + "\n"  # as before there were servers
 
 
 class Generation(Completion):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_ssd import statistics
-from mlx_ssd.recipe import Evaluation
 from mlx_ssd.records import Comparison, Generation, Grade, Interval, LengthControlled, McNemar, Problem, Score
+from mlx_ssd.sections import Evaluation
 
 BOOTSTRAP_SEED = 0  # intervals are a function of the grades and lengths alone
 

@@ -43,16 +43,20 @@ def forget(files: RunFiles, *stages: str) -> None:
     files.manifest.write_text(json.dumps(manifest))
 
 
-# Files of minutes, begun first where files are run side by side (--no-loadscope-reorder), or one worker ends alone.
+# Files of a minute and more, the longest first: begun in this order where files are run side by side
+# (--no-loadscope-reorder), or one worker ends alone.
 LONG = (
-    "sampling/test_kill.py", "stages/test_kill.py", "test_run.py", "sampling/test_engine.py", "stand_ins/test_run.py",
-    "report/test_report.py", "test_families.py", "stages/test_analyze.py", "training/test_kill.py",
-    "stages/test_train_faults.py",
+    "stand_ins/test_run.py", "sampling/test_engine.py", "stages/test_kill.py", "test_run.py", "test_families.py",
+    "sampling/test_kill.py", "analysis/test_terms.py", "training/test_kill.py", "stages/test_train_faults.py",
+    "report/test_report.py", "stages/test_analyze.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))  # stable
+    def place(item):
+        return next((n for n, name in enumerate(LONG) if item.path.as_posix().endswith(f"/tests/{name}")), len(LONG))
+
+    items.sort(key=place)  # stable
 
 
 @pytest.fixture(scope="session", autouse=True)

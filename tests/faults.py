@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from click.testing import CliRunner
+
 COMMAND = [sys.executable, "-c", "from mlx_ssd.cli import main; main()"]
 TIMEOUT = 900.0
 
@@ -42,6 +44,16 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         check=False,
         env=env or environment(),
     )
+
+
+def within(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`mlx-ssd ARGUMENTS` in this process: what is refused, or answered, before any stage is begun. That one is begun
+    fails the test."""
+    from mlx_ssd import cli, pipeline
+
+    with mock.patch.object(pipeline, "supervise", side_effect=AssertionError("a stage was begun")):
+        result = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 class Forked:

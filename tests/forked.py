@@ -8,6 +8,8 @@ models.without_pytorch()
 import mlx_lm  # noqa: E402, F401
 
 import mlx_ssd.sampling.engine  # noqa: E402, F401
+import tests.distributed.ranks  # noqa: E402, F401
+import tests.distributed.training_ranks  # noqa: E402, F401
 import tests.sampling.drawing  # noqa: E402, F401
 import tests.suites.grading_child  # noqa: E402, F401
 import tests.training.train_child  # noqa: E402, F401

@@ -147,8 +147,8 @@ class TestDecodingBytes:
     def test_engine_and_plan_reckon_alike(self):
         """What admission expects of answers of one length is the plan's, but for slots that growing leaves empty."""
         from mlx_ssd import assets, models
-        from mlx_ssd.recipe import Model
         from mlx_ssd.sampling.memory import Room, token_bytes
+        from mlx_ssd.sections import Model
         from mlx_ssd.storage import read_json
 
         model, _ = models.load(models.locate(Model()), "float32")

@@ -1,8 +1,8 @@
 """The filters are syntactic, accounted, and keep the order."""
 
 from mlx_ssd.filters import curate
-from mlx_ssd.recipe import Curation
 from mlx_ssd.records import Sample
+from mlx_ssd.sections import Curation
 
 
 def sample(problem, index=0, finish="stop"):

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from mlx_ssd import assets, harmony, models
 from mlx_ssd.grading.extract import extract_code, without_thinking
 from mlx_ssd.prompts import TODAY, render, template_hash
-from mlx_ssd.recipe import Model, Prompt
+from mlx_ssd.sections import Model, Prompt
 from tests.families import HARMONY_TOKENS, TEMPLATE
 
 ANALYSIS = "<|channel|>analysis<|message|>Maybe\n```python\nno = 1\n```\n"

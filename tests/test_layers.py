@@ -11,15 +11,16 @@ import mlx_ssd
 PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
-    "assets", "arms", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat", "harmony",
+    "assets", "arms", "rounds", "recipe_text", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat",
+    "harmony", "sections",
 }  # fmt: skip
 TWINS = {"torch_ref"}  # the same mathematics in PyTorch; libraries compare with it or let it work
 LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report", "supervision"}
 # Of libraries, for the stages and what stands beside them.
-COMPOSITIONS = {"controls", "evaluation", "comparisons", "analysis"}
+COMPOSITIONS = {"controls", "validation", "evaluation", "comparisons", "analysis", "distributed"}
 TOP = {
     "cli", "cli_suites", "cli_export", "cli_parity", "cli_plan", "cli_doctor", "cli_bench", "cli_analyze",
-    "cli_report", "downloads", "pipeline",
+    "cli_report", "cli_work", "downloads", "pipeline",
     "stages", "answer", "probing", "suites", "export", "parity", "planning", "doctor", "bench", "__init__",
 }  # fmt: skip
 HEAVY = ("mlx", "mlx_lm", "transformers", "datasets", "torch", "huggingface_hub", "matplotlib")
@@ -79,7 +80,7 @@ def test_libraries_import_only_foundations_and_decoding():
 def test_compositions_import_only_libraries_and_what_is_below():
     below = FOUNDATIONS | LIBRARIES | TWINS | {"decoding"}
     assert {(a, b) for a, b in rooms() if a in COMPOSITIONS and b not in below | COMPOSITIONS} == set()
-    above = {"stages", "answer", "probing", "suites", "parity", "export", "bench", "cli_analyze"}
+    above = {"stages", "answer", "probing", "suites", "parity", "export", "bench", "cli_analyze", "cli", "cli_work"}
     assert {a for a, b in rooms() if b in COMPOSITIONS} <= COMPOSITIONS | above
 
 
@@ -106,7 +107,8 @@ def test_nothing_imports_upwards():
     assert {a for a, b in rooms() if b == "doctor"} <= {"cli", "cli_doctor"}
     assert {a for a, b in rooms() if b == "bench"} <= {"cli", "cli_bench"}
     commands = {
-        f"cli_{name}" for name in ("suites", "export", "parity", "plan", "doctor", "bench", "analyze", "report")
+        f"cli_{name}"
+        for name in ("suites", "export", "parity", "plan", "doctor", "bench", "analyze", "report", "work")
     }
     assert {a for a, b in rooms() if b in commands} <= {"cli"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_ssd import assets, models
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Model
+from mlx_ssd.sections import Model
 from tests import faults, hub
 
 NAME = "some/model"
@@ -32,7 +32,7 @@ def python(tmp_path):
             "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": str(int(offline)), "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
-        code = f"from mlx_ssd import models\nfrom mlx_ssd.recipe import Model\n{code}"
+        code = f"from mlx_ssd import models\nfrom mlx_ssd.sections import Model\n{code}"
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
     return run
@@ -128,7 +128,7 @@ def test_mlx_alone_does_not_import_pytorch_which_can_be_imported_afterwards():
     code = """
 import sys
 from mlx_ssd import models
-from mlx_ssd.recipe import Model
+from mlx_ssd.sections import Model
 models.without_pytorch()
 model, tokenizer = models.load(models.locate(Model()), "float32")
 assert tokenizer.decode(tokenizer.encode("def solve(xs):")) == "def solve(xs):"
@@ -150,3 +150,8 @@ def test_a_stage_imports_pytorch_only_where_it_draws(engine, tmp_path):
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == 0 and "transformers" in imported
     assert ("torch" in imported) == (engine == "torch")
+
+
+def test_a_folder_s_name_is_none_of_the_hub():
+    assert models.is_hub_name("owner/name")
+    assert not any(map(models.is_hub_name, ("my-model/", "./name", "/a/b", "~/model", "name", "a/b/c")))

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from mlx_ssd import models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.prompts import render, template_hash
-from mlx_ssd.recipe import SYSTEM_MESSAGE, Model, Prompt
+from mlx_ssd.sections import SYSTEM_MESSAGE, Model, Prompt
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,15 @@ from tests.problems import contests
 
 def fails(arguments, code, *words, env=None):
     """The command ends with `code` and one sentence that holds every one of `words`."""
-    process = faults.run(*arguments, env=env)
+    return _fails(faults.run(*arguments, env=env), code, *words)
+
+
+def refused(arguments, *words):
+    """The same, of what is seen before any stage begins: no process is started for it."""
+    return _fails(faults.within(*arguments), 2, *words)
+
+
+def _fails(process, code, *words):
     sentences = [line for line in process.stderr.splitlines() if line.startswith("mlx-ssd: ")]
     assert process.returncode == code, process.stderr
     assert "Traceback" not in process.stderr
@@ -81,13 +89,13 @@ def test_written_recipe_repeats_the_run(finished_run):
 
 def test_changed_setting_is_refused_and_named(finished_run):
     arguments = ["run", "quickstart", "--out", str(finished_run), *SMALL, "--set", "sample.decoding.temperature=1.2"]
-    fails(arguments, 2, "sample.decoding.temperature = 1.6, now it is 1.2", "--redo")
+    refused(arguments, "sample.decoding.temperature = 1.6, now it is 1.2", "--redo")
 
 
 def test_single_stage_under_another_history_is_refused(finished_run):
     before = (finished_run / "recipe.yaml").read_text()
     arguments = ["evaluate", str(finished_run), "--set", "train.rank=4", "--redo"]
-    fails(arguments, 2, "train was made with train.rank = 16, now it is 4")
+    refused(arguments, "train was made with train.rank = 16, now it is 4")
     assert (finished_run / "recipe.yaml").read_text() == before
 
 
@@ -101,7 +109,7 @@ def test_single_stage_needs_the_stages_before_it_whole(finished_run, tmp_path):
     manifest = json.loads(files.manifest.read_text())
     manifest["stages"]["sample"]["complete"] = False
     files.manifest.write_text(json.dumps(manifest))
-    fails(["evaluate", str(files.directory)], 2, "evaluate needs sample, which is not complete")
+    refused(["evaluate", str(files.directory)], "evaluate needs sample, which is not complete")
 
 
 def test_harness_errors_are_graded_again(finished_run, tmp_path):
@@ -120,8 +128,11 @@ def test_harness_errors_are_graded_again(finished_run, tmp_path):
 def test_what_costs_seconds_is_made_anew_without_asking(finished_run, tmp_path):
     files = copy_of(finished_run, tmp_path)
     before = (files.directory / "eval/base/best.json").stat().st_mtime_ns
-    process = faults.run("run", "quickstart", "--out", str(files.directory), *SMALL, "--set", "evaluate.pass_at=[1]")
+    command = ("run", "quickstart", "--out", str(files.directory), *SMALL, "--set", "evaluate.pass_at=[1]")
+    process = faults.run(*command, env=faults.environment() | {"PYTHONPROFILEIMPORTTIME": "1"})
     assert process.returncode == 0, process.stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
+    assert {"matplotlib", "transformers"} <= imported and "torch" not in imported  # the report's tokenizer needs none
     assert [set(score["pass_at"]) for score in json.loads(files.scores.read_text())["scores"]] == [{"1"}] * 5
     assert (files.directory / "eval/base/best.json").stat().st_mtime_ns == before
 
@@ -228,7 +239,7 @@ class TestBadInput:
         assert not (tmp_path / "r").exists()
 
     def test_missing_model(self, tmp_path):
-        fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "gone")], 2, "no folder", "gone")
+        refused(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "gone")], "no folder", "gone")
         assert not (tmp_path / "r").exists()
 
     def test_model_that_the_hub_does_not_give(self, tmp_path):
@@ -238,7 +249,7 @@ class TestBadInput:
 
     def test_incomplete_model(self, tmp_path):
         (tmp_path / "model").mkdir()
-        fails(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "model")], 2, "has no config.json")
+        refused(["run", "--out", str(tmp_path / "r"), "--model", str(tmp_path / "model")], "has no config.json")
 
     @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
     def test_corrupt_model(self, tmp_path, name):
@@ -267,7 +278,7 @@ class TestBadInput:
     def test_manifest_of_another_shape(self, finished_run, tmp_path, text):
         files = copy_of(finished_run, tmp_path)
         files.manifest.write_text(text)
-        fails(["run", "quickstart", "--out", str(files.directory), *SMALL], 2, "manifest.json", "not a manifest")
+        refused(["run", "quickstart", "--out", str(files.directory), *SMALL], "manifest.json", "not a manifest")
 
     def test_problem_with_a_control_token(self, tmp_path):
         path = tmp_path / "problems.jsonl"
@@ -283,7 +294,7 @@ class TestBadInput:
         ):
             path.write_text(json.dumps({"id": "x", "prompt": "x", "entry_point": "f", "tests": tests}) + "\n")
             source = f"problems.test={{source: jsonl, path: {path}}}"
-            fails(["run", "--out", str(tmp_path / "r"), "--set", source], 2, "line 1", words)
+            refused(["run", "--out", str(tmp_path / "r"), "--set", source], "line 1", words)
             assert not (tmp_path / "r").exists()
 
     def test_student_generations_of_another_adapter_are_not_scored(self, finished_run, tmp_path):
@@ -301,10 +312,10 @@ class TestBadInput:
     def test_damaged_manifest(self, finished_run, tmp_path):
         files = copy_of(finished_run, tmp_path)
         files.manifest.write_text("{")
-        fails(["run", "quickstart", "--out", str(files.directory), *SMALL], 2, "manifest.json", "not valid JSON")
+        refused(["run", "quickstart", "--out", str(files.directory), *SMALL], "manifest.json", "not valid JSON")
 
     def test_stage_before_its_inputs(self, tmp_path):
-        fails(["train", str(tmp_path / "r"), *SMALL], 2, "train needs sample, which is not complete")
+        refused(["train", str(tmp_path / "r"), *SMALL], "train needs sample, which is not complete")
         assert not (tmp_path / "r").exists()
 
     @pytest.mark.parametrize(
@@ -320,7 +331,14 @@ class TestBadInput:
         path = tmp_path / "problems.jsonl"
         path.write_text(text)
         source = f"problems.train={{source: jsonl, path: {path}}}"
-        fails(["run", "--out", str(tmp_path / "r"), "--set", source], 2, str(path), words)
+        refused(["run", "--out", str(tmp_path / "r"), "--set", source], str(path), words)
+
+    @pytest.mark.parametrize("source", ["jsonl", "rstar_coder"])
+    def test_a_file_that_is_not_there_is_said_before_anything_is_planned_or_fetched(self, tmp_path, source):
+        settings = ["--set", f"problems.train={{source: {source}, path: gone.jsonl}}", "--model", "some/absent"]
+        process = faults.run("run", "--out", str(tmp_path / "r"), *settings)
+        assert process.returncode == 2 and len(process.stderr.splitlines()) == 1, process.stderr
+        assert "problems.train.path: gone.jsonl does not exist" in process.stderr and not (tmp_path / "r").exists()
 
     def test_prompt_longer_than_the_context(self, tmp_path):
         path = tmp_path / "problems.jsonl"
@@ -334,24 +352,24 @@ class TestBadInput:
         path = tmp_path / "problems.jsonl"
         path.write_text(json.dumps({"id": "untested", "prompt": "x"}) + "\n")
         extra = ["--set", f"problems.test={{source: jsonl, path: {path}}}", "--redo"]
-        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "one test problem gives no interval")
+        refused(["evaluate", str(files.directory), *SMALL, *extra], "one test problem gives no interval")
 
     def test_single_test_problem(self, finished_run, tmp_path):
         files = copy_of(finished_run, tmp_path)
         extra = ["--set", "problems.test.limit=1", "--redo"]
-        fails(["evaluate", str(files.directory), *SMALL, *extra], 2, "one test problem gives no interval")
+        refused(["evaluate", str(files.directory), *SMALL, *extra], "one test problem gives no interval")
 
     def test_out_is_a_file(self, tmp_path):
         (tmp_path / "r").write_text("")
-        fails(["run", "--out", str(tmp_path / "r")], 2, "is a file")
+        refused(["run", "--out", str(tmp_path / "r")], "is a file")
 
     def test_no_permission(self, tmp_path):
         if os.geteuid() == 0:
             # Root may write anywhere but into the kernel's own file system.
-            fails(["run", "--out", "/proc/nowhere"], 2, "/proc/nowhere")
+            refused(["run", "--out", "/proc/nowhere"], "/proc/nowhere")
         else:
             tmp_path.chmod(0o500)
-            fails(["run", "--out", str(tmp_path / "r")], 2, "no permission")
+            refused(["run", "--out", str(tmp_path / "r")], "no permission")
 
     @pytest.mark.parametrize("stage, limit", [("sample", 8000), ("train", 100_000), ("evaluate", 9000)])
     def test_full_disk(self, finished_run, tmp_path, stage, limit):

@@ -5,9 +5,9 @@ from statistics import stdev
 
 import pytest
 
-from mlx_ssd.recipe import Evaluation
 from mlx_ssd.records import Comparison, Generation, Grade, Problem
 from mlx_ssd.scoring import Outcome, compare, completion_tokens, passed, score
+from mlx_ssd.sections import Evaluation
 
 EVALUATION = Evaluation(pass_at=[1], bootstrap_resamples=500)
 FORMATS = Path(__file__).parent.parent / "docs" / "formats.md"

@@ -8,7 +8,7 @@ import pytest
 from mlx_ssd.budget import KNOWN_CONFIGS, ModelSize, training_plan
 from mlx_ssd.budget.training import BFLOAT16, resident_bytes, step_bytes, step_parts, trained_parameters
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 
 CONFIG = KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
 QWEN = ModelSize.of(CONFIG)

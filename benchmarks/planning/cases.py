@@ -13,7 +13,8 @@ from mlx_ssd.budget import CalibratedSpeed, ModelSize, usable_bytes
 from mlx_ssd.budget.costs import Student, computed_dtype, decoding_seconds
 from mlx_ssd.budget.decoding import Work, decoding_parts
 from mlx_ssd.planning import calibration
-from mlx_ssd.recipe import Model, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Model
 
 SPREAD = 0.3  # prompts are so much shorter or longer than the mean
 SHAPE = 3.0  # of the gamma distribution of answers: a coefficient of variation of 0.58

@@ -16,8 +16,8 @@ from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
 from mlx_ssd.sampling.engine import Request
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 
 POLICY = DecodingPolicy(temperature=1.6, top_k=20, top_p=0.8)
 MEDIAN_TOKENS, P95_TOKENS = 75, 225

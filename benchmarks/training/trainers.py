@@ -31,7 +31,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from benchmarks.sampling.workload import POLICY, SEED
 from benchmarks.turns import clocks
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 from mlx_ssd.training import loop
 from mlx_ssd.training.rows import length
 

@@ -18,8 +18,9 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Prompt, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade
+from mlx_ssd.sections import Prompt
 from mlx_ssd.storage import Journal, hash_json
 
 KEYS = ({"prompt", "completion"}, {"text"})

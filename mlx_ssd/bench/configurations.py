@@ -9,7 +9,7 @@ from pathlib import Path
 from mlx_ssd import models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import MAIN
-from mlx_ssd.recipe import Model
+from mlx_ssd.sections import Model
 from mlx_ssd.storage import read_json
 
 OFF, ON, FUSED = WAYS = ("off", "on", "fused")

@@ -25,9 +25,10 @@ from mlx_ssd.errors import BadInput, Interrupted
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import read_problems
 from mlx_ssd.progress import progress
-from mlx_ssd.recipe import Decoding, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Problem
 from mlx_ssd.scoring import Outcome, compare
+from mlx_ssd.sections import Decoding
 from mlx_ssd.storage import write_atomic, write_json
 from mlx_ssd.suites import Suite
 from mlx_ssd.suites.evaluating import Question, evaluate_suite

@@ -109,7 +109,7 @@ def _made_of(source: Source) -> list[str]:
         curation = read_json(files.curation)
         lines.append(f"- Kept: {curation['kept']:,} of {curation['samples']:,} samples.")
     how = f"LoRA of rank {train.rank}, scale {train.scale:g}" if train.method == "lora" else "all weights"
-    targets = "the sampled tokens" if train.targets == "tokens" else "the distribution they were drawn from"
+    targets = "the sampled tokens" if train.targets == "tokens" else "the distribution that each was drawn from"
     lines.append(f"- Training: {how}; targets are {targets}; learning rate {train.learning_rate:g}.")
     lines.append(f"- Recipe `{recipe.name}`, arm `{files.arm}`, student `{source.revision}`.")
     return lines

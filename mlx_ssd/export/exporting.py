@@ -74,8 +74,14 @@ def folder_of(source: Source, name: str, precision: str) -> Path:
     return source.exports / export.folder_name(name, precision)
 
 
-def all_targets(directory: Path, arm: str) -> tuple[list[tuple[str, None]], list[str]]:
-    """(what can be written here, why each other cannot)."""
+def place(directory: Path, arm: str, name: str, precision: str = "float32") -> Path:
+    """The folder of an export, as it is told to the user."""
+    folder = preset.folder_of(directory, arm)
+    return folder if name == preset.NAME else folder.parent / export.folder_name(name, precision)
+
+
+def all_targets(directory: Path, arm: str, replace: bool = True) -> tuple[list[tuple[str, None]], list[str]]:
+    """(what can be written here, why each other is not); without `replace` what is there is left out."""
     source, wanted, notes = source_of(directory, arm), [], []
     for name in export.TARGETS:
         try:
@@ -83,8 +89,11 @@ def all_targets(directory: Path, arm: str) -> tuple[list[tuple[str, None]], list
         except SsdError as error:
             notes.append(str(error))
             continue
+        folder = folder_of(source, name, export.get(name).PRECISIONS[0])
         if reason:
             notes.append(f"--target {name}: {reason}")
+        elif folder.exists() and not replace:
+            notes.append(f"{folder} is there already; --force replaces it, --check verifies it as it is")
         else:
             wanted.append((name, None))
     return wanted, notes

@@ -30,10 +30,11 @@ from mlx_ssd.export import Target
 from mlx_ssd.export.source import Source
 from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.problems import identity, read_problems
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Problem
 from mlx_ssd.sampling.engines import MLX
 from mlx_ssd.scoring import compare, graded
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import Journal, hash_json, hash_path
 
 MARGIN = 0.02  # of pass@1
@@ -67,7 +68,7 @@ def grade_export(source: Source, target: Target, name: str, folder: Path, precis
     _complete(artefact, problems, recipe, engine, lambda: (_model(reader), tokenizer), revision)
     reader = None  # so that two models never stand in memory together
 
-    revision = f"{source.base.revision}+{hash_path(source.adapter)[:16]}"  # as the run's own evaluation has it
+    revision = models.revision_of(source.base, source.adapter)  # as the run's own evaluation has it
     student = _entry(source, suite, STUDENT, revision)
     if suite == recipe.problems.test and _is_evaluated(source):
         student = replace(student, files=source.files)

@@ -14,7 +14,8 @@ from mlx_ssd.budget.training import trained_parameters, training_plan
 from mlx_ssd.budget.work import analyzed_texts, decodings_of_curve, decodings_of_test, problem_count, sampled_apart
 from mlx_ssd.errors import BadInput
 from mlx_ssd.planning import mends
-from mlx_ssd.recipe import Model, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Model
 from mlx_ssd.storage import read_json
 
 STAGES = ("sample", "train", "evaluate")
@@ -154,8 +155,10 @@ def disk_bytes(recipe: Recipe, costs: Costs) -> dict[str, float]:
     trained = [4 * trained_parameters(costs.size, student.recipe.train) for student in costs.students]
     copies = [4 + (student.recipe.train.validation is not None) for student in costs.students]
     # The last two, each with both moments; while one is written there are three.
-    found["checkpoints"] = sum(3 * size * (number - 1) for size, number in zip(trained, copies, strict=True))
-    found["adapters"] = sum(trained)
+    rounds = [student.recipe.rounds.last for student in costs.students]
+    per_round = zip(trained, copies, rounds, strict=True)
+    found["checkpoints"] = sum(times * 3 * size * (number - 1) for size, number, times in per_round)
+    found["adapters"] = sum(times * size for size, times in zip(trained, rounds, strict=True))
     return found
 
 

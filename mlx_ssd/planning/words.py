@@ -76,6 +76,14 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.3f}" if size < 1e8 else f"{size / 1e9:.2f}" if size < 1e10 else f"{size / 1e9:.1f}"
 
 
+def _rounds(plan: Plan) -> list[str]:
+    rounds = plan.recipe.rounds
+    if rounds.last == 1:
+        return []
+    many = f"{rounds.last} rounds" if rounds.count != "auto" else f"{rounds.last} rounds, the most there may be"
+    return [f"time and disk are those of {many}; the validation of each counts as evaluation"]
+
+
 def _sentences(plan: Plan) -> list[str]:
     costs, cut, sampling = plan.costs, plan.costs.largest.plan, plan.costs.sampling
     rows = {stage: getattr(costs, f"{stage}_rows") for stage in plan.most_rows}
@@ -86,6 +94,7 @@ def _sentences(plan: Plan) -> list[str]:
         f"in evaluation of {plan.most_rows['evaluate']}; training takes rows of {cut.row_tokens:,} tokens{again}",
         f"longest that fits: one answer of {plan.longest['sample']:,} tokens, one sample of {plan.longest['train']:,} "
         "in training",
+        *_rounds(plan),
         f"assumed: {costs.problems:,} problems, {sampling.prompt:,} tokens a prompt, {sampling.answer:,} an answer, "
         f"{costs.judging.answer:,} in evaluation",
         "disk: " + ", ".join(f"{gigabytes(size)} GB {what}" for what, size in plan.disk.items()),

@@ -15,8 +15,9 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.probing.room import FEWEST
 from mlx_ssd.problems import identity, read_problems
-from mlx_ssd.recipe import ProblemSource, Recipe, find, names
+from mlx_ssd.recipe import Recipe, find, names
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import hash_json, read_json, write_json
 
 PROBLEMS, SAMPLES = 100, 5  # so many samples give pass@5
@@ -118,9 +119,12 @@ def recipe_of(what: str | Path, overrides: dict[str, Any] | None = None) -> Reci
         return Recipe.load(text, overrides)
     if text == "embedded":
         return Recipe.load("quickstart", overrides)
-    if Path(text).expanduser().is_dir() or models.is_hub_name(text):
+    a_file = text.endswith((".yaml", ".yml"))
+    if Path(text).expanduser().is_dir() or (models.is_hub_name(text) and not a_file):
         name = "quickstart-" + re.sub(r"[^A-Za-z0-9._-]+", "-", Path(text).name)
         return Recipe.load("quickstart", {"name": name, "model.path": text} | overrides)
+    if "/" in text and not a_file:
+        raise BadInput(f"{text} is no folder; give a folder with a model, a hub name, 'embedded', or a recipe")
     find(text)  # says what it might have meant
     raise AssertionError("unreachable")
 

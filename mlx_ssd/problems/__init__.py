@@ -14,8 +14,8 @@ from mlx_ssd import models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import embedded, gsm8k, humaneval, jsonl, livecodebench, mbpp, rstar_coder
 from mlx_ssd.problems.decontaminate import normal_form
-from mlx_ssd.recipe import Problems, ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import Problems, ProblemSource
 from mlx_ssd.storage import hash_path
 
 Account = dict[str, int | str]  # what was read, left out and kept, for the report
@@ -52,6 +52,18 @@ def confirm_downloads(problems: Problems, ask: Callable[[str], bool] | None) -> 
         asked.add((what, source.revision))
         size = _TEST_SETS[source.source].download_bytes(source, role)
         models.confirm(what, size, ask, f"problems.{role}.path takes files on this disk too")
+
+
+def refuse_missing(problems: Problems) -> None:
+    """Raise BadInput where a `path` is not there, before anything is planned, measured or downloaded for the run."""
+    for role in ("train", "validation", "test"):
+        source = getattr(problems, role)
+        if source is None or source.path is None:
+            continue
+        if source.source == "jsonl":
+            jsonl.path(source, role)
+        elif not Path(source.path).expanduser().exists():
+            raise BadInput(f"problems.{role}.path: {source.path} does not exist")
 
 
 def problem_file(source: ProblemSource, role: str) -> Path:

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem, parse_line
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import hash_bytes
 
 EXAMPLE = '{"prompt": "Write a function that reverses a string."}'

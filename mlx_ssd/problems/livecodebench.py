@@ -19,8 +19,8 @@ from typing import Any
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems.contest_tests import read_tests
 from mlx_ssd.problems.hub_files import from_hub, missing_bytes
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import hash_json, hash_path
 
 REPOSITORY = "livecodebench/code_generation_lite"

@@ -17,8 +17,8 @@ from typing import Any
 
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.problems.decontaminate import judged, normal_form
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import hash_json, hash_path
 
 REPOSITORY = "microsoft/rStar-Coder"

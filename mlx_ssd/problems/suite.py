@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import hub_files
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import hash_path
 
 

@@ -17,11 +17,11 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.models import context_length
 from mlx_ssd.progress import progress
 from mlx_ssd.prompts import render, template_hash
-from mlx_ssd.recipe import Prompt
 from mlx_ssd.records import Completion, Problem
-from mlx_ssd.sampling.engines import MLX, engine_of
+from mlx_ssd.sampling.engines import MLX, Engine, Sharing, engine_of
 from mlx_ssd.sampling.loops import LoopStop
-from mlx_ssd.sampling.requests import Request
+from mlx_ssd.sampling.requests import Completed, Request
+from mlx_ssd.sections import Prompt
 from mlx_ssd.storage import Journal
 
 
@@ -50,15 +50,17 @@ def collect(
     stream: str,
     revision: str,
     label: str,
-    engine: str = MLX,
+    engine: str | Engine = MLX,
+    sharing: Sharing | None = None,
 ) -> dict[str, Any]:
     """Draw every (problem, sample) that a target's journal does not hold yet, for all targets in one go.
 
     model, tokenizer: as `engine` loads them (`sampling.engines`). All targets draw with the same uniforms. memory_gb:
-    what generation may take, weights included; None: what the machine can give. Returns what this process did:
-    completions, tokens, seconds, and, if any, by which engine and the bytes that it was expected to take at the
-    highest. Raises BadInput when a prompt leaves no room in the model's context or one completion none in memory, or a
-    journal was drawn in another way.
+    what generation may take, weights included; None: what the machine can give. sharing: with whom the drawing is
+    shared. Returns what was done: completions, tokens, seconds, and, if any, by which engine, the bytes that it was
+    expected to take at the highest, the engine's own facts, and how many completions each worker drew. Raises BadInput
+    when a prompt leaves no room in the model's context or one completion none in memory, or a journal was drawn in
+    another way.
     """
     limit = context_length(model)
     stop_tokens = {token for token in tokenizer.eos_token_ids if token is not None}
@@ -108,34 +110,46 @@ def collect(
 
     if not requests:
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
-    chosen = engine_of(engine)
+    chosen = engine_of(engine) if isinstance(engine, str) else engine
     memory = heartbeat.budget(chosen.working_set() if memory_gb is None else int(memory_gb * 1e9))
-    decoding = chosen.decoding(model, requests, stop_tokens, rows, loops=loops, memory=memory)
-    start = time.monotonic()
     total = len(targets) * len(problems) * samples_per_problem
+
+    def keep(completed: Completed) -> None:
+        number, problem_id, index = completed.key
+        appenders[number].add(
+            kind(
+                problem_id=problem_id,
+                sample_index=index,
+                prompt_ids=prompts[completed.key],
+                completion_ids=completed.completion_ids,
+                finish_reason=completed.finish_reason,
+                policy=targets[number].policy.name(),
+                **common,
+                **completed.provenance,
+            )
+        )
+        bar.update(bar.done + 1, rate())
+
+    options: dict[str, Any] = {"loops": loops, "memory": memory}
+    if sharing:
+        decoding = sharing.decoding(chosen, model, requests, stop_tokens, rows, **options, label=label, keep=keep)
+    else:
+        decoding = chosen.decoding(model, requests, stop_tokens, rows, **options)
+    start = time.monotonic()
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress(label, total, total - len(requests), "samples"))
         appenders = [stack.enter_context(journal.appending()) for journal in journals]
         for completed in decoding.run(count):
-            number, problem_id, index = completed.key
-            appenders[number].add(
-                kind(
-                    problem_id=problem_id,
-                    sample_index=index,
-                    prompt_ids=prompts[completed.key],
-                    completion_ids=completed.completion_ids,
-                    finish_reason=completed.finish_reason,
-                    policy=targets[number].policy.name(),
-                    **common,
-                )
-            )
-            bar.update(bar.done + 1, rate())
+            keep(completed)
+    drawn_by_workers = {"workers": dict(sorted(decoding.counts.items()))} if sharing else {}
     return {
         "engine": chosen.name,
         "completions": len(requests),
         "tokens": tokens,
         "seconds": round(time.monotonic() - start, 2),
         "expected_peak_bytes": round(decoding.expected_peak),
+        **getattr(decoding, "facts", {}),
+        **drawn_by_workers,
     }
 
 

@@ -78,17 +78,25 @@ class Decoding:
         *,
         loops: LoopStop | None = None,
         memory: int | None = None,
+        more: Callable[[bool], Sequence[Request]] | None = None,
     ):
-        """As in `generate`. Raises BadInput as it does."""
+        """As in `generate`. Raises BadInput as it does.
+
+        more: hands out what is drawn, a few at a time, where others draw of the same requests; these then only say what
+        will come at the most, and how it begins. It is told whether nothing is in decoding: then it waits until there
+        is something, and where it hands out nothing the work is over.
+        """
         layers = make_prompt_cache(model)
         grouped = can_group(model, layers)
         self._model, self._most_rows = model, rows
         self._stops = np.array(sorted(set(stop_tokens)), dtype=np.uint32)
-        self._waiting = deque(Row(request, loops) for request in requests)
+        all_rows = [Row(request, loops) for request in requests]
+        self._more, self._loops = more, loops
+        self._waiting = deque([] if more else all_rows)
         self._joining: deque[Row] = deque()  # whose contexts are being run, or have been
         self._kv = GroupedKV(len(layers)) if grouped else PlainKV()
-        self._room = Room(model, [row.size for row in self._waiting], memory, grouped)
-        contexts = [row.context for row in self._waiting]
+        self._room = Room(model, [row.size for row in all_rows], memory, grouped)
+        contexts = [row.context for row in all_rows]
         self._prefill = Prefill(model, contexts, self._room.prefill_tokens, together=grouped)
         self.put_back = 0  # rows that memory ran out for
         self._draw: Callable[..., mx.array] | None = None  # of the rows in decoding, as all that follows
@@ -109,7 +117,7 @@ class Decoding:
         ended: list[tuple[Row, str]] = []
         ahead: mx.array | None = None
         steps = 0
-        while self._waiting or self._joining or self._kv.rows:
+        while self._has_waiting() or self._joining or self._kv.rows:
             self._admit(len(ended))
             self._prefill.advance()
             ready = self._ready(len(ended))
@@ -139,6 +147,12 @@ class Decoding:
             if steps % CLEAR_CACHE_STEPS == 0:
                 mx.clear_cache()
 
+    def _has_waiting(self) -> bool:
+        if self._more and not self._waiting:
+            requests = self._more(not (self._joining or self._kv.rows))
+            self._waiting.extend(Row(request, self._loops) for request in requests)
+        return bool(self._waiting)
+
     def _admit(self, leaving: int) -> None:
         """Have contexts run for the places that are free, and a few more: together, and before they are needed."""
         spare = max(self._most_rows // 8, 2)
@@ -147,7 +161,7 @@ class Decoding:
             return
         held = self._prefill.nbytes
         admitted = [row.size for row in (*self._kv.rows, *self._joining)]
-        while self._waiting and len(self._joining) < free + spare:
+        while len(self._joining) < free + spare and self._has_waiting():
             row = self._waiting[0]
             if admitted and not self._room.will_fit([*admitted, row.size], held):
                 break

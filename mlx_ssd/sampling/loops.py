@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlx_ssd import recipe
+from mlx_ssd import sections
 from mlx_ssd.errors import BadInput
 
 
@@ -38,7 +38,7 @@ class LoopStop:
                 raise BadInput(f"{name} of a loop stop is {value!r}; give a whole number from {least}")
 
 
-def loop_stop_of(settings: recipe.LoopStop | None) -> LoopStop | None:
+def loop_stop_of(settings: sections.LoopStop | None) -> LoopStop | None:
     return None if settings is None else LoopStop(**settings.model_dump())
 
 

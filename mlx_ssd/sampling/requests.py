@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_ssd.decoding.draw import Policy
@@ -26,6 +27,7 @@ class Completed:
     key: Any
     completion_ids: list[int]  # with the stop token, when one was drawn
     finish_reason: str  # "stop", "length" or "loop"
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # fields that its record has besides
 
 
 class Row:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from mlx_ssd.controls import suite_name
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import identity, read_problems
-from mlx_ssd.recipe import Limits, ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import Limits, ProblemSource
 
 WITHOUT_TESTS = ("rstar_coder",)
 WITHOUT_CODE = ("gsm8k",)  # the usual system message, which asks for Python, would be in the way

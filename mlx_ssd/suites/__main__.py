@@ -21,7 +21,7 @@ from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.problems import OtherProblems, identity
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade
-from mlx_ssd.storage import Journal, hash_path, write_records
+from mlx_ssd.storage import Journal, write_records
 from mlx_ssd.suites.evaluating import Question
 
 
@@ -33,7 +33,7 @@ def complete(question: Question) -> None:
     entries = {entry.generations: entry for entry in question.entries()}  # two lines of the table may share a journal
     for arm in dict.fromkeys(entry.files.arm for entry in entries.values()):
         adapter = None if arm == BASE else trained[arm]
-        revision = source.revision if adapter is None else f"{source.revision}+{hash_path(adapter)[:16]}"
+        revision = models.revision_of(source, adapter)
         own = [entry for entry in entries.values() if entry.files.arm == arm]
         if _is_the_runs_own(question):
             for entry in own:

@@ -18,7 +18,8 @@ from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, test_entries
 from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.pipeline import changed_setting
-from mlx_ssd.recipe import Limits, ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Limits, ProblemSource
 from mlx_ssd.stages.evaluate import check_output
 from mlx_ssd.storage import hash_path, read_json, remove, run_lock, write_json
 from mlx_ssd.suites import WITHOUT_CODE, Suite, pass_at

@@ -23,9 +23,9 @@ from mlx_ssd.grading import ProcessSandbox, extract_code, grade_answers
 from mlx_ssd.grading.texts import what_is_graded
 from mlx_ssd.pipeline import changed_setting
 from mlx_ssd.progress import progress
-from mlx_ssd.recipe import Evaluation, Limits
 from mlx_ssd.records import Grade, Problem
 from mlx_ssd.scoring import by_difficulty, pass_at_means, passed
+from mlx_ssd.sections import Evaluation, Limits
 from mlx_ssd.stages.evaluate import check_output
 from mlx_ssd.storage import Journal, hash_json, hash_path, read_json, write_json
 from mlx_ssd.suites import Suite, answers, pass_at

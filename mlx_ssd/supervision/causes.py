@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from mlx_ssd.child import OUT_OF_MEMORY
+from mlx_ssd.errors import RankLost
 from mlx_ssd.progress import duration
 from mlx_ssd.supervision.watch import End
 
@@ -27,7 +28,7 @@ class Cause:
 
 def is_failure(end: End) -> bool:
     """Whether something ended it that it could not say itself."""
-    return end.code < 0 or end.code == OUT_OF_MEMORY or _did_not_start(end)
+    return end.code < 0 or end.code in (OUT_OF_MEMORY, RankLost.exit_code) or _did_not_start(end)
 
 
 def _did_not_start(end: End) -> bool:
@@ -41,6 +42,8 @@ def cause_of(end: End, killed_for_memory: bool | None) -> Cause:
         return Cause(f"gave no sign for {duration(end.hung)} and was killed")
     if end.code == OUT_OF_MEMORY:
         return Cause("ran out of memory", memory=True)
+    if end.code == RankLost.exit_code:
+        return Cause("lost another rank")
     if _did_not_start(end):
         return Cause("failed while it started (see above)")
     number = signal.Signals(-end.code)

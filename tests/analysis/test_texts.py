@@ -9,7 +9,7 @@ from mlx_ssd.analysis.texts import own
 from mlx_ssd.errors import BadInput
 from mlx_ssd.models import ModelSource
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Prompt
+from mlx_ssd.sections import Prompt
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,7 @@ def test_what_makes_no_sense_is_one_sentence(run, tmp_path):
         (("embedded", "--adapter", "half"), "give some of off, on, fused"),
         (("embedded", "--bits", "5,9"), "--bits 9"),
         ((str(tmp_path / "gone" / "model"),), "no folder"),
+        (("runs/gone",), "runs/gone does not exist; give a run directory"),
         ((str(run), "--arm", "nobody"), "--arm nobody"),
     ):
         found = bench(*arguments)

@@ -334,6 +334,8 @@ def test_readme_and_method_quote_the_verdict():
     )
     assert len(lines) >= 7 and [line for line in lines if line not in method] == []
     assert lines[0] in readme and "soft targets against the base at its best" in lines[0]
+    quoted = [line for line in readme.splitlines() if line.startswith("- ") and " points of pass@1; " in line]
+    assert len(quoted) > 2 and [line for line in quoted if line not in lines] == []
 
 
 def test_the_committed_document_is_what_its_rows_say():

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.training_memory import KINDS, LONG, SHORT, Shape, computed_in, logit_bytes, step_peak
 from mlx_ssd.budget import ModelSize
 from mlx_ssd.budget.training import FULL, LORA, step_bytes
-from mlx_ssd.recipe import Training
+from mlx_ssd.sections import Training
 
 SHAPE = Shape(96, 320, 192, 64, layers=5)
 

@@ -134,6 +134,20 @@ class TestWhatIsSaid:
             del found["verify.json"], found["README.md"]
             assert facts["bytes"] == found
 
+    def test_where_it_is(self, run_dir):
+        run = run_dir()
+        assert invoke(run, "--target", "mlx", "--precision", "8bit").stdout.endswith(f"; in {run}/export/mlx-8bit\n")
+
+    def test_all_goes_on_with_what_is_missing(self, run_dir, monkeypatch):
+        monkeypatch.setattr(export, "TARGETS", {name: export.TARGETS[name] for name in ("adapter", "mlx")})
+        run = run_dir.exported("adapter")
+        before = hash_path(run / "export/adapter")
+        result = invoke(run, "--all")
+        assert result.exit_code == 0 and f"note: {run}/export/adapter is there already; --force" in result.stderr
+        assert hash_path(run / "export/adapter") == before and entries(run) == ["adapter", "mlx"]
+        assert len(invoke(run, "--all", "--check").stdout.splitlines()) == 2
+        assert len(invoke(run, "--all", "--force").stdout.splitlines()) == 2
+
     def test_all_tells_what_is_left_out(self, run_dir, monkeypatch):
         from mlx_ssd.export import hf
 

@@ -15,7 +15,7 @@ from mlx_ssd.export import bits, fused, peft
 from mlx_ssd.export.__main__ import make
 from mlx_ssd.export.source import source_of
 from mlx_ssd.models import load, locate
-from mlx_ssd.recipe import Model
+from mlx_ssd.sections import Model
 from mlx_ssd.weights import AdaptedWeights, WeightFiles
 from tests.architectures import COMMON, MOE, ROPE
 from tests.export.conftest import invoke, make_run

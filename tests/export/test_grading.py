@@ -10,8 +10,9 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.export import exporting, grading
 from mlx_ssd.export.reference import MlxReader
 from mlx_ssd.export.source import source_of
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import Journal, read_json
 from tests import faults
 

@@ -14,7 +14,8 @@ from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.export import preset
 from mlx_ssd.export.preset.llama_cpp import Chain, chain_of
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Prompt, Recipe, names
+from mlx_ssd.recipe import Recipe, names
+from mlx_ssd.sections import Prompt
 from tests.export.conftest import invoke
 
 STAGES = {

@@ -15,9 +15,10 @@ from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Sample, TrainingRow
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.storage import Journal
 from mlx_ssd.training import lora
 from tests.architectures import MOE

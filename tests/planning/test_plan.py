@@ -12,7 +12,8 @@ from mlx_ssd.cli import main
 from mlx_ssd.errors import BadInput
 from mlx_ssd.planning import mends
 from mlx_ssd.planning.plan import STAGES, injected
-from mlx_ssd.recipe import Model, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Model
 
 GIB = 2**30
 QWEN = KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]

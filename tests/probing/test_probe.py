@@ -94,6 +94,10 @@ def test_a_recipe_or_a_model_may_be_named(tmp_path):
     assert recipe_of("owner/name").model.path == "owner/name"
     with pytest.raises(BadInput, match="did you mean quickstart"):
         recipe_of("quickstrat")
+    with pytest.raises(BadInput, match="my-model/ is no folder"):
+        recipe_of("my-model/")
+    with pytest.raises(BadInput, match="no recipe or recipe file 'a/gone.yaml'"):
+        recipe_of("a/gone.yaml")
 
 
 # What is refused

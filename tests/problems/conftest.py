@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import ProblemSource
+from mlx_ssd.sections import ProblemSource
 from tests.problems.contests import write
 
 
@@ -40,7 +40,7 @@ def python(tmp_path):
         }  # fmt: skip
         code = (
             "from mlx_ssd.problems import confirm_downloads, read_problems\n"
-            "from mlx_ssd.recipe import Problems, ProblemSource\n"
+            "from mlx_ssd.sections import Problems, ProblemSource\n"
             "from mlx_ssd.errors import BadInput\n"
             f"{code}"
         )

@@ -11,8 +11,8 @@ from mlx_ssd.assets import problems_path
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import identity, read_problems, select_training
 from mlx_ssd.problems.jsonl import EXAMPLE
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 
 PROMPTS = ["Reverse a string.", "Sum a list.", "Größter Teiler?", "a\u2028b", "Sort\nby length."]
 
@@ -147,7 +147,7 @@ class TestIdentity:
         code = (
             "import sys\n"
             "from mlx_ssd.problems import identity, read_problems, select_training\n"
-            "from mlx_ssd.recipe import ProblemSource\n"
+            "from mlx_ssd.sections import ProblemSource\n"
             "identity(ProblemSource(source='rstar_coder'), 'train')\n"
             "select_training(ProblemSource(), read_problems(ProblemSource(), 'test'))\n"
             "print(*{'datasets', 'pyarrow', 'pandas', 'numpy', 'mlx', 'huggingface_hub'} & set(sys.modules))"

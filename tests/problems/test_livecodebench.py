@@ -17,7 +17,8 @@ from mlx_ssd.controls import suite_name
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import contest_tests, identity, livecodebench, read_problems, select_training
 from mlx_ssd.problems.livecodebench import RELEASES, REVISION, prompt
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import ProblemSource
 from tests import hub
 from tests.problems.contests import STARTER, compressed, function_row, functional, packed, row, stdin, write
 

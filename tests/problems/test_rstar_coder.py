@@ -13,8 +13,8 @@ from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.problems import identity, read_problems, select_training
 from mlx_ssd.problems.decontaminate import normal_form
 from mlx_ssd.problems.rstar_coder import COLUMNS, REVISION
-from mlx_ssd.recipe import ProblemSource
 from mlx_ssd.records import Problem
+from mlx_ssd.sections import ProblemSource
 from tests.problems.rows import STARTER, judged, rows, shuffled, statement, write_jsonl
 
 ROWS = rows()
@@ -333,7 +333,7 @@ class TestDatasets:
         pytest.importorskip("datasets")
         code = (
             "from mlx_ssd.problems import read_problems\n"
-            "from mlx_ssd.recipe import ProblemSource\n"
+            "from mlx_ssd.sections import ProblemSource\n"
             "from mlx_ssd.errors import BadInput\n"
             "try: read_problems(ProblemSource(source='rstar_coder'), 'train')\n"
             "except BadInput as error: print(error)\n"

@@ -17,7 +17,8 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.grading import Limits, ProcessSandbox, grade
 from mlx_ssd.grading.texts import what_is_graded
 from mlx_ssd.problems import SUITES, identity, read_problems, rstar_coder, select_training
-from mlx_ssd.recipe import ProblemSource, Recipe
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.stages.evaluate import check
 from tests import hub
 

@@ -20,8 +20,8 @@ from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 
 REQUESTS = int(sys.argv[1])
 DTYPE = sys.argv[2] if len(sys.argv) > 2 else "float32"

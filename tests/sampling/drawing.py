@@ -5,9 +5,9 @@ from pathlib import Path
 from mlx_ssd import models, storage
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
 from mlx_ssd.records import Sample
 from mlx_ssd.sampling.collect import Target, collect
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 
 PROBLEMS, SAMPLES = 80, 3
 

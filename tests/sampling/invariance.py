@@ -29,7 +29,7 @@ def requests() -> list[Request]:
     prompts = [beginning + other for other in others] + [beginning]
     policies = (DecodingPolicy(1.0, 20, 0.8), DecodingPolicy(0.7), DecodingPolicy(0.0))
     return [
-        Request((n, policy, i), prompt, policy, (n, i), 10 + 25 * i + 3 * n)
+        Request((n, policy, i), prompt, policy, (n, i), 10 + 12 * i + 3 * n)
         for n, prompt in enumerate(prompts)
         for policy in policies
         for i in range(4)
@@ -79,10 +79,10 @@ def main() -> None:
 
     # After many short ones the long ones are expected to be short; nothing ends them before their limit.
     policy, prompt = asked[0].policy, asked[0].prompt_ids
-    few = [Request(i, prompt, policy, (i, 0), 4 if i < 20 else 200) for i in range(28)]
+    few = [Request(i, prompt, policy, (i, 0), 4 if i < 20 else 110) for i in range(28)]
     alone = {r.key: c for r in few for c in Decoding(model, [r], [], 1).run()}
     room = Decoding(model, few, [], 1)._room
-    compare("little memory", few, 28, stops=[], memory=int(room.weights + 3.3 * room.row_bytes(len(prompt) + 200)))
+    compare("little memory", few, 28, stops=[], memory=int(room.weights + 3.3 * room.row_bytes(len(prompt) + 110)))
     print(json.dumps({"stopped": stopped, "of": of}))
 
 

@@ -16,8 +16,8 @@ from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
 from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 
 POLICIES = (
     DecodingPolicy(1.6, 20, 0.8),

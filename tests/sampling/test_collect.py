@@ -6,9 +6,9 @@ from mlx_ssd import models
 from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
 from mlx_ssd.records import Generation
 from mlx_ssd.sampling.collect import Target, collect
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 from mlx_ssd.storage import Journal
 
 POLICIES = (

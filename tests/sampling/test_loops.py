@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from mlx_ssd import recipe
+from mlx_ssd import sections
 from mlx_ssd.errors import BadInput
 from mlx_ssd.sampling.loops import LoopDetector, LoopStop, end_of_first_copy, loop_stop_of
 
-DEFAULT = loop_stop_of(recipe.LoopStop())
+DEFAULT = loop_stop_of(sections.LoopStop())
 
 
 def loops(tokens, stop):
@@ -123,7 +123,7 @@ def test_settings_that_mean_nothing_are_refused(bad):
 
 def test_settings_are_the_recipes():
     assert LoopStop(256, 8, 512) == DEFAULT
-    assert loop_stop_of(recipe.LoopStop(period=3, repeats=4, min_tokens=5)) == LoopStop(3, 4, 5)
+    assert loop_stop_of(sections.LoopStop(period=3, repeats=4, min_tokens=5)) == LoopStop(3, 4, 5)
     assert loop_stop_of(None) is None
 
 

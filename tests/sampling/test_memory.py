@@ -9,9 +9,9 @@ from mlx_ssd.budget.decoding import SMALLEST, capacity_for
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.machine.working_set import working_set
-from mlx_ssd.recipe import Model
 from mlx_ssd.sampling.engine import Decoding, Request
 from mlx_ssd.sampling.memory import LengthForecast, weight_bytes
+from mlx_ssd.sections import Model
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from mlx_ssd.decoding.rng import sample_key, uniform_u32
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Model, ProblemSource, Prompt, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Sample
 from mlx_ssd.sampling import engines
 from mlx_ssd.sampling.engine import generate
 from mlx_ssd.sampling.loops import LoopStop
 from mlx_ssd.sampling.requests import Request
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 from mlx_ssd.stages import sample
 from mlx_ssd.storage import Journal, read_json
 from mlx_ssd.weights import WeightFiles

@@ -116,6 +116,6 @@ def test_what_is_wrong_is_one_sentence(run, tmp_path, arguments, said):
             text = text.replace(name, value)
         return text
 
-    process = faults.run("analyze", *map(filled, arguments))
+    process = faults.within("analyze", *map(filled, arguments))
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert filled(said) in process.stderr

@@ -6,8 +6,9 @@ import pytest
 
 from mlx_ssd import models
 from mlx_ssd.layout import RunFiles
-from mlx_ssd.recipe import Model, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Sample, TrainingRow
+from mlx_ssd.sections import Model
 from mlx_ssd.stages import curate
 from mlx_ssd.storage import Journal, write_records
 

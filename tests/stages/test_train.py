@@ -11,8 +11,9 @@ from mlx_ssd import assets
 from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Prompt, Recipe
+from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import TrainingRow
+from mlx_ssd.sections import Prompt
 from mlx_ssd.stages import train
 from mlx_ssd.storage import write_records
 from tests import faults

@@ -21,9 +21,9 @@ from mlx_ssd.errors import BadInput
 from mlx_ssd.filters import curate
 from mlx_ssd.grading.extract import extract_code
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import SYSTEM_MESSAGE, Curation, Prompt
 from mlx_ssd.records import Sample, TrainingRow
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sections import SYSTEM_MESSAGE, Curation, Prompt
 from mlx_ssd.storage import hash_bytes, hash_path
 from mlx_ssd.training.batches import pad_rows
 

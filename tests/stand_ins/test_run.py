@@ -29,11 +29,11 @@ SMALL = (
     # Random weights write a line of nonsense, which is what a stub looks like.
     "--set", "curate.drop_stubs=false",
 )  # fmt: skip
-# SmolLM2 is whole, so it gets less to do: no control. Soft targets take their turn on the dense stand-in.
+# SmolLM2 is whole, so it gets less to do: no control, no analysis. Soft targets take their turn on the dense stand-in.
 MORE = {
     "qwen3": ("--set", "train.targets=distribution"),
     "qwen3-moe": (),
-    "smollm2": ("--set", "evaluate.two_stage=false", "--set", "train.num_layers=4"),
+    "smollm2": ("--set", "evaluate.two_stage=false", "--set", "analyze=null", "--set", "train.num_layers=4"),
 }
 
 

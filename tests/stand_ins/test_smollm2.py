@@ -7,8 +7,8 @@ import pytest
 from mlx_ssd import models
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Prompt
 from mlx_ssd.sampling.engine import Request, generate
+from mlx_ssd.sections import Prompt
 
 TEXT = "The Eiffel Tower is in Paris, the capital of France. The Colosseum is in Rome, the capital of Italy."
 

@@ -1,4 +1,4 @@
-"""The commands and keys that docs/scoring.md and the README name."""
+"""The commands and keys that docs/scoring.md names."""
 
 import gzip
 import json
@@ -100,9 +100,7 @@ def test_every_key_of_the_json_is_listed(folder):
     assert all(f"`{name}`" in SCORING for name in (*facts["verdicts"], *facts["extraction"]))
 
 
-def test_the_readme_names_the_options_that_there_are():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = readme[readme.index("    mlx-ssd eval RUN|MODEL") : readme.index("    mlx-ssd export RUN")]
-    grade, evaluate = cli.main.commands["grade"], cli.main.commands["eval"]
-    known = {option for command in (grade, evaluate) for parameter in command.params for option in parameter.opts}
-    assert set(re.findall(r"--[a-z-]+", part)) <= known
+def test_a_file_that_is_not_there_is_said_before_anything_is_downloaded(folder, monkeypatch):
+    monkeypatch.setattr(downloads, "confirm_problems", lambda *_: pytest.fail("asked the network"))
+    result = CliRunner().invoke(cli.main, ["grade", "gone.jsonl", "--suite", "humaneval"])
+    assert result.exit_code == 2 and "gone.jsonl does not exist" in result.output

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import read_problems
-from mlx_ssd.recipe import ProblemSource
+from mlx_ssd.sections import ProblemSource
 from mlx_ssd.suites import choose, names, pass_at
 
 

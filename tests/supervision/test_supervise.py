@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from benchmarks.control_group import control_group, refusal
-from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.errors import BadInput, RankLost, WorkFailed
 from mlx_ssd.machine import memory, power
 from mlx_ssd.supervision import conditions, supervise, watch
 from mlx_ssd.supervision.bounds import Bounds
@@ -99,6 +99,13 @@ def test_what_fails_before_it_can_say_why_is_tried_again(tmp_path, kernel):
     done = Supervised(tmp_path, [{"end": "no start"}, {"end": 0}])
     assert done.code == 0 and len(done.seen) == 2
     assert done.failures[0].sentence.startswith("sample failed while it started (see above) before its work began")
+
+
+def test_a_training_that_lost_another_machine_goes_on(tmp_path, kernel):
+    done = Supervised(tmp_path, [{"end": RankLost.exit_code}, {"end": 0}])
+    assert done.code == 0 and len(done.seen) == 2
+    assert done.failures[0].facts["ended"] == "lost another rank"
+    assert "it goes on by itself (try 2 of 3" in done.failures[0].sentence
 
 
 def test_a_process_that_somebody_asked_to_end_is_not_started_again(tmp_path, kernel):

@@ -9,7 +9,7 @@ from mlx_ssd.assets import model_path
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
-from mlx_ssd.recipe import Model, ProblemSource, Prompt
+from mlx_ssd.sections import Model, ProblemSource, Prompt
 from mlx_ssd.training import lora
 from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head

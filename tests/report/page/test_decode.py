@@ -3,8 +3,8 @@
 import pytest
 
 from mlx_ssd import models
-from mlx_ssd.recipe import Model
 from mlx_ssd.report.page.decode import Pieces, byte_of_character, text_of
+from mlx_ssd.sections import Model
 
 
 @pytest.fixture(scope="module")
