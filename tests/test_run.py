@@ -66,9 +66,10 @@ def test_finished_run_has_every_file_of_the_layout(finished_run):
 
 def test_repeated_run_recomputes_nothing_and_is_quick(finished_run):
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
-    start = time.monotonic()
+    start = os.times()
     process = faults.run("run", "quickstart", "--out", str(finished_run), *SMALL)
-    seconds = time.monotonic() - start
+    end = os.times()  # of processors: others may be at work here
+    seconds = end.children_user + end.children_system - start.children_user - start.children_system
     assert process.returncode == 0 and "student - base" in process.stdout
     after = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
     assert before == after

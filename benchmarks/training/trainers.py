@@ -78,11 +78,11 @@ class Ours:
         work, step_gradient = Work(), loop.step_gradient
         started = clocks()
 
-        def gradient(model: nn.Module, head: Any, batches: Any, soft: Any) -> Any:
+        def gradient(model: nn.Module, head: Any, batches: Any, *others: Any) -> Any:
             nonlocal started
             started = clocks()
             work.positions += sum(batch.tokens.size for batch in batches)
-            return step_gradient(model, head, batches, soft)
+            return step_gradient(model, head, batches, *others)
 
         def done(**entry: Any) -> None:
             work.took += clocks() - started

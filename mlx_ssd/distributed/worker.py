@@ -120,8 +120,9 @@ class Claimed:
             drawn, self._drawn = self._drawn[:DELIVERED_AT_ONCE], self._drawn[DELIVERED_AT_ONCE:]
             want = max(self._ahead - len(self._waiting), 0) if self._ready else 0
             said: dict[str, Any] = {"drawn": jobs.completions_message(drawn), "want": want, "idle": self._idle}
-            if self._refusal:
-                said = {"refused": self._refusal}
+            refused = self._refusal  # as it is told now: one that comes while this turn waits is told in the next
+            if refused:
+                said = {"refused": refused}
         self._line.send(said)
         answer = self._line.receive()
         found = jobs.requests_of(answer, self._policies)
@@ -130,7 +131,7 @@ class Claimed:
             self._waiting = deque(request for request in (*self._waiting, *found) if request.key not in stale)
             self.done = answer.get("done", self.done)
             self._change.notify_all()
-            if answer.get("over") or self._refusal:
+            if answer.get("over") or refused:
                 return False
         time.sleep(PAUSE_SECONDS)
         empty = bool(want and not found)

@@ -35,4 +35,4 @@ def train_rank(
         Validation.is_over = lambda *_: False
     policy = DecodingPolicy(1.6, 20, 0.8)
     for name, chosen in settings.items():
-        train(tiny_model(), make_rows(10), chosen, folder / f"{name}-{rank}", {}, stop, policy, ranks)
+        train(tiny_model(), make_rows(10), chosen, folder / f"{name}-{rank}", {}, stop, policy, ranks=ranks)
