@@ -47,6 +47,7 @@ def forget(files: RunFiles, *stages: str) -> None:
 # (--no-loadscope-reorder), or one worker ends alone.
 LONG = (
     "stand_ins/test_run.py", "sampling/test_engine.py", "stages/test_kill.py", "test_run.py", "test_families.py",
+    "benchmarks/test_training_memory.py", "rounds/test_run.py", "distributed/test_training_runs.py",
     "sampling/test_kill.py", "analysis/test_terms.py", "training/test_kill.py", "stages/test_train_faults.py",
     "report/test_report.py", "stages/test_analyze.py",
 )  # fmt: skip

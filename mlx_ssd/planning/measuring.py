@@ -32,7 +32,7 @@ from mlx_ssd.training.rows import TokenRow
 STEPS, WARM = 8, 3  # decoding steps, of which the first do not count
 JOIN_STEPS, MOST_JOINING = 16, 32  # of an answer on average, and rows, where some join and some end
 QUICK_SECONDS, MORE_STEPS = 0.02, 40  # of steps that are so quick, more
-REPEATS, LONG_SECONDS = 3, 1.0  # of other work: so often, or until it took so long
+REPEATS, LONG_SECONDS = 5, 1.0  # of other work: so often, or until it took so long
 LEAST_TOKEN = 5  # random ids begin here
 # What a config.json that is known in part does not say, and what no time depends on.
 USUAL = {
@@ -55,15 +55,17 @@ def build(work: Mapping[str, Any], layers: int) -> nn.Module:
     return model
 
 
-def timed(run: Callable[[], Any]) -> float:
-    """Median seconds; the first time, which is not counted, loads and compiles."""
-    run()
-    took: list[float] = []
-    while len(took) < REPEATS and sum(took) < LONG_SECONDS:
-        start = time.perf_counter()
+def timed(*runs: Callable[[], Any]) -> list[float]:
+    """Median seconds of each, run in turn: what slows one slows all. The first time, not counted, compiles."""
+    for run in runs:
         run()
-        took.append(time.perf_counter() - start)
-    return median(took)
+    took: list[list[float]] = [[] for _ in runs]
+    while len(took[0]) < REPEATS and sum(map(sum, took)) < LONG_SECONDS * len(runs):
+        for run, seconds in zip(runs, took, strict=True):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+    return [median(seconds) for seconds in took]
 
 
 def usual(seconds: np.ndarray) -> float:
@@ -119,7 +121,7 @@ def prefill(model: nn.Module, work: Mapping[str, Any]) -> float:
         model(prompt, cache=caches)
         mx.eval([cache.state for cache in caches])
 
-    return timed(run) / work["prompt"]
+    return timed(run)[0] / work["prompt"]
 
 
 def sample_tokens(work: Mapping[str, Any]) -> int:
@@ -147,11 +149,17 @@ def training(work: Mapping[str, Any], layers: int) -> dict[str, dict[str, float]
         soft = None
         if targets == "distribution":
             soft = Soft(method.base_of(model, head), DecodingPolicy(**work["decoding"]))
-        model.eval()
-        forward = timed(lambda soft=soft: mean_loss(model, head, [batch], soft))
-        model.train()
-        with recomputed_layers(model, work["recompute"]):
-            whole = timed(lambda soft=soft: step_gradient(model, head, [batch], soft))
+
+        def loss(soft: Soft | None = soft) -> None:
+            model.eval()
+            mean_loss(model, head, [batch], soft)
+
+        def step(soft: Soft | None = soft) -> None:
+            model.train()
+            with recomputed_layers(model, work["recompute"]):
+                step_gradient(model, head, [batch], soft)
+
+        forward, whole = timed(loss, step)
         found[targets] = {"forward": forward / each, "step": whole / each}
     return found
 
