@@ -253,6 +253,20 @@ def table(rows: Sequence[Row]) -> str:
     return wanted_table(lines)
 
 
+def by_victim(rows: Sequence[Row]) -> str:
+    """Markdown for docs/reliability.md: the newest run of `kills`, counted by who was struck."""
+    names = ("struck", "runs", "while at work", "ended well", "samples lost", "doubled", "different", "longest silence")
+    out = [table_row(names), "|---" * len(names) + "|"]
+    kills = next(found for found in newest_runs(rows) if found[0]["experiment"] == "kills")
+    for victim in (*VICTIMS, None):
+        of = [row for row in kills if victim in (None, row["victim"])]
+        counted = [len(of), sum(row["hit"] for row in of), sum(row["code"] == 0 for row in of)]
+        counted += [sum(row[name] for row in of) for name in ("lost", "doubled", "differ")]
+        longest = f"{max(row['silence'] for row in of):.1f} s"
+        out.append(table_row([victim or "**all**", *map(str, counted), longest]))
+    return "\n".join(out)
+
+
 def render(rows: Sequence[Row]) -> str:
     out = ["# Ranks: all figures of the newest runs", ""]
     for found in newest_runs(rows):

@@ -1,11 +1,11 @@
 """What a server's faults cost, and what the checks at its start tell apart.
 
-    python -m benchmarks.serving faults [--pairs 6]     time with faults over time without, in pairs
-    python -m benchmarks.serving checks [--repeats 5]   which models and orders the checks tell apart
+    python -m benchmarks.serving faults [--pairs 6] [--at-a-time 8]   time with faults over time without, in pairs
+    python -m benchmarks.serving checks [--repeats 5]                which models and orders the checks tell apart
 
 `faults`: 200 requests to a server that takes 20 ms a token (benchmarks.faulty_server.Canned: 8 to 48 tokens an answer),
-8 at a time, into a journal; then the same with 20 % of the questions meeting a fault, of all kinds alike. The time is
-that of the whole command but for the loading of the tokenizer: checks of the settings, samples, waits.
+some of them at a time, into a journal; then the same with 20 % of the questions meeting a fault, of all kinds alike.
+The time is that of the whole command but for the loading of the tokenizer: checks of the settings, samples, waits.
 
 `checks`: the log-probabilities of a server with other weights beside the model's own, and how often draws in another
 order are refused. What a server would draw is drawn here; a real one is judged in tests/serving/test_real.py.
@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.faulty_server import Canned, FaultyServer
 from benchmarks.journal import RESULTS, Row, append, provenance, start
+from benchmarks.rounds import wanted_table
 from mlx_ssd import models
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key
@@ -38,7 +39,8 @@ from mlx_ssd.sections import Model, ProblemSource, Prompt, Server
 from mlx_ssd.storage import Journal
 
 NAME = "serving"
-REQUESTS, SHARE, TIME_OUT, CONCURRENCY = 200, 0.2, 2.0, 8
+REQUESTS, SHARE, TIME_OUT = 200, 0.2, 2.0
+MOST = 2.0  # times the time without faults: what is wanted
 POLICY = DecodingPolicy(1.6, 20, 0.8)
 SHOWN = ("what", "pair", "faults", "share", "seconds", "ratio", "samples", "doubled", "mean_difference", "refused")
 
@@ -60,7 +62,7 @@ def drawn(server: Server, path: Path, problems: int, samples: int, policy: Decod
         prompt=Prompt(),
         samples_per_problem=samples,
         max_tokens=64,
-        rows=CONCURRENCY,
+        rows=server.concurrency,
         memory_gb=None,
         loops=None,
         seed=0,
@@ -72,7 +74,7 @@ def drawn(server: Server, path: Path, problems: int, samples: int, policy: Decod
     return found | {"whole_seconds": time.perf_counter() - began}
 
 
-def faults(pairs: int) -> Iterator[Row]:
+def faults(pairs: int, at_a_time: int) -> Iterator[Row]:
     common = provenance(NAME)
     for pair in range(pairs):
         took = {}
@@ -81,13 +83,14 @@ def faults(pairs: int) -> Iterator[Row]:
             with tempfile.TemporaryDirectory() as folder, FaultyServer(backend, share, seed=pair, stall=30.0) as server:
                 path = Path(folder) / "samples.jsonl"
                 settings = Server(
-                    url=server.url, tolerance=None, timeout_seconds=TIME_OUT, concurrency=CONCURRENCY, retries=8
+                    url=server.url, tolerance=None, timeout_seconds=TIME_OUT, concurrency=at_a_time, retries=8
                 )
                 found = drawn(settings, path, REQUESTS // 5, 5)
                 keys = [sample.key for sample in Journal(path, Sample).read()]
             took[share] = found["whole_seconds"]
             yield common | {
                 "what": "faults",
+                "at_a_time": at_a_time,
                 "pair": pair,
                 "share": share,
                 "faults": sum(server.faults.values()),
@@ -176,25 +179,52 @@ def interval(values: Sequence[float], resamples: int = 10_000) -> tuple[float, f
     return float(np.exp(logs.mean())), float(low), float(high)
 
 
-def sentence(rows: Sequence[Row]) -> str:
-    """What the rows of `faults` say, for the documentation too."""
-    measured = [row for row in rows if row["what"] == "faults"]
-    ratios = [row["ratio"] for row in measured if row["share"]]
-    mean, low, high = interval(ratios)
-    missing, doubled = sum(REQUESTS - row["samples"] for row in measured), sum(row["doubled"] for row in measured)
+def by_concurrency(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    """The rows of `faults`."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["what"] == "faults":
+            found.setdefault(row["at_a_time"], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def sentence(measured: Sequence[Row]) -> str:
+    """What the rows of one concurrency say, for the documentation too."""
+    mean, low, high = interval([row["ratio"] for row in measured if row["share"]])
+    pairs = sum(1 for row in measured if row["share"])
+    missing, doubled = _wrong(measured)
+    at_a_time = measured[0]["at_a_time"]
     return (
-        f"{REQUESTS} requests, {CONCURRENCY} at a time, {SHARE:.0%} of the questions meet a fault, time-out "
-        f"{TIME_OUT:g} s: {mean:.2f} [{low:.2f}, {high:.2f}] times the time without faults, over {len(ratios)} pairs; "
-        f"samples missing: {missing}, doubled: {doubled}."
+        f"{REQUESTS} requests, {at_a_time} at a time, {SHARE:.0%} of the questions meet a fault, time-out {TIME_OUT:g} "
+        f"s: {mean:.2f} [{low:.2f}, {high:.2f}] times the time without faults, over {pairs} pairs; samples missing: "
+        f"{missing}, doubled: {doubled}."
     )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown for the documents, as benchmarks.rounds has it."""
+    lines = []
+    for at_a_time, measured in by_concurrency(rows).items():
+        mean, low, high = interval([row["ratio"] for row in measured if row["share"]])
+        what = f"{REQUESTS} requests to a server, {SHARE:.0%} meet a fault, {at_a_time} at a time: seconds"
+        against = f"without faults, {sum(1 for row in measured if row['share'])} pairs"
+        lines.append((what, against, f"at most {MOST:g}", f"{mean:.2f} [{low:.2f}, {high:.2f}]"))
+        missing, doubled = _wrong(measured)
+        lines.append(("samples missing, doubled", "", "0, 0", f"{missing}, {doubled}"))
+    return wanted_table(lines)
+
+
+def _wrong(measured: Sequence[Row]) -> tuple[int, int]:
+    """Samples missing, and doubled."""
+    return sum(REQUESTS - row["samples"] for row in measured), sum(row["doubled"] for row in measured)
 
 
 def render(rows: Sequence[Row]) -> str:
     lines = ["# Samples from a server", ""]
-    if measured := [row for row in rows if row["what"] == "faults"]:
+    for measured in by_concurrency(rows).values():
         with_faults = [row for row in measured if row["share"]]
         lines += [
-            f"`{measured[-1]['command']}`: {sentence(rows)}",
+            f"`{measured[-1]['command']}`: {sentence(measured)}",
             "",
             "| pair | s without | s with | ratio | questions | faults | samples | doubled |",
             "|---|---|---|---|---|---|---|---|",
@@ -232,11 +262,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiment", nargs="+")
     parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--at-a-time", type=int, default=8, help="questions that the server is asked side by side")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
 
     def run(options: argparse.Namespace) -> None:
-        of = {"faults": lambda: faults(options.pairs), "checks": lambda: checks(options.repeats)}
+        of = {"faults": lambda: faults(options.pairs, options.at_a_time), "checks": lambda: checks(options.repeats)}
         for experiment in options.experiment:
             append(NAME, options.out, of[experiment](), render, SHOWN)
 

@@ -35,8 +35,8 @@ def export_command(
 
     RUN is a run directory with a trained adapter. Each target gets a folder in RUN/export, with verify.json.
 
-    --target preset writes two-stage decoding of the base as a sampler for mlx-lm. It needs no training: RUN may be a
-    run that has not begun, or a probe's folder.
+    --target preset writes two-stage decoding of the base as a sampler for mlx-lm, after several rounds with a stage for
+    each. It needs no training: RUN may be a run that has not begun, or a probe's folder.
     """
     import json
 
@@ -79,7 +79,7 @@ def _preset(facts: dict[str, Any], folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     click.echo(
-        f"preset: {facts['verdict']}, probabilities within {facts['probabilities']['max_abs']:.1g} of two-stage "
+        f"preset: {facts['verdict']}, probabilities within {facts['probabilities']['max_abs']:.1g} of {facts['kind']} "
         f"decoding's, {facts['draws']['count']:,} draws within {facts['draws']['largest_deviations']:.1f} standard "
         f"deviations; a sampler for mlx-lm, in {folder}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import arms
-from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, policy_of, two_stage_of
+from mlx_ssd.controls import BASE_BEST, Entry, ideal_student, policy_of
 from mlx_ssd.layout import BASE, MAIN
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
@@ -43,14 +43,14 @@ def compared(recipe: Recipe, directory: Path, outcomes: Sequence[Outcome]) -> di
     students = []
     for arm in arms.students(recipe, directory):
         decoding = policy_of(arm.recipe.evaluate.decoding)
-        two_stage = two_stage_of(arm.recipe, decoding)
+        ideal = ideal_student(arm, decoding)
         student = (arm.name, decoding.name())
         students.append(student)
         pairs += [((BASE, decoding.name()), student), (best, student)]
-        if two_stage:
-            pairs += [((TWO_STAGE, two_stage.name()), student)]
-        if two_stage and arm.name == MAIN:
-            pairs += [(best, (TWO_STAGE, two_stage.name()))]
+        if ideal:
+            pairs += [((ideal.kind, ideal.name()), student)]
+        if ideal and arm.name == MAIN:
+            pairs += [(best, (ideal.kind, ideal.name()))]
     pairs += [(other, students[0]) for other in students[1:]]
     comparisons = [compare(of[a], of[b], recipe.evaluate) for a, b in pairs if a in of and b in of]
     return {

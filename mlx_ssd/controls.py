@@ -2,7 +2,7 @@
 
 A student is compared three ways (docs/method.md): with the base at the same decoding, with the base at its
 best, chosen on validation problems, and with the base under two-stage decoding, which is what an ideally
-fitted student would do without any training.
+fitted student would do without any training; after several rounds it has a stage for each.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mlx_ssd.arms import base, students
+from mlx_ssd.arms import Arm, base, students
 from mlx_ssd.decoding.draw import Policy
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.rounds import taught_by
 from mlx_ssd.sections import Decoding, ProblemSource
 from mlx_ssd.storage import read_json, write_json
 
 BASE_BEST = "base-best"
-TWO_STAGE = "two-stage"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ def policy_of(decoding: Decoding) -> DecodingPolicy:
     return DecodingPolicy(**decoding.model_dump())
 
 
-def two_stage_of(recipe: Recipe, evaluation: DecodingPolicy) -> TwoStagePolicy | None:
-    """The ideal student of the recipe's sampling; None where that leaves the base as it is."""
-    train = policy_of(recipe.sample.decoding)
-    unchanged = train.temperature == 1 and not train.top_k and train.top_p == 1
-    return None if unchanged else TwoStagePolicy(train, evaluation)
+def ideal_student(arm: Arm, evaluation: DecodingPolicy) -> StagedPolicy | None:
+    """The base decoded as an ideally fitted student of the arm's kept round would be, two-stage decoding after one
+    round; None where the sampling leaves the base as it is."""
+    taught = taught_by(arm.recipe, arm.files.number)
+    stages = [policy_of(decoding) for decoding in taught if not decoding.plain]
+    return StagedPolicy(*stages, evaluation) if stages else None
 
 
 def test_entries(recipe: Recipe, directory: Path) -> list[Entry]:
@@ -67,9 +68,8 @@ def test_entries(recipe: Recipe, directory: Path) -> list[Entry]:
         found.append(Entry(BASE_BEST, frozen, suite, best))
     if recipe.evaluate.two_stage:
         for arm in trained:
-            policy = two_stage_of(arm.recipe, policy_of(arm.recipe.evaluate.decoding))
-            if policy:
-                found.append(Entry(TWO_STAGE, frozen, suite, policy))
+            if policy := ideal_student(arm, policy_of(arm.recipe.evaluate.decoding)):
+                found.append(Entry(policy.kind, frozen, suite, policy))
     found += [Entry(arm.name, arm.files, suite, policy_of(arm.recipe.evaluate.decoding)) for arm in trained]
     return list(dict.fromkeys(found))
 
@@ -88,9 +88,9 @@ def curve_entries(recipe: Recipe, directory: Path) -> list[Entry]:
         for temperature in curve.temperatures
     ]
     for temperature in curve.temperatures:
-        policy = two_stage_of(main.recipe, replace(own, temperature=temperature))
+        policy = ideal_student(main, replace(own, temperature=temperature))
         if recipe.evaluate.two_stage and policy:
-            found.append(Entry(TWO_STAGE, frozen, suite, policy))
+            found.append(Entry(policy.kind, frozen, suite, policy))
     for arm in (main, *others):
         decoding = policy_of(arm.recipe.evaluate.decoding)
         found += [Entry(arm.name, arm.files, suite, replace(decoding, temperature=t)) for t in curve.temperatures]

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.sections import Floors, Rounds
+from mlx_ssd.sections import Decoding, Floors, Rounds
 from mlx_ssd.storage import read_json
 
 FIRST = 1  # round 0 is the base
@@ -73,6 +73,13 @@ def beginning(recipe: Recipe, files: RunFiles) -> Path | None:
 
 def adapter_before(files: RunFiles) -> Path:
     return replace(files, number=files.number - 1).adapter
+
+
+def taught_by(recipe: Recipe, number: int) -> list[Decoding]:
+    """The decodings that stand between the base and a round's student, were each round's targets learnt exactly: the
+    round's own, and before it those of the rounds that made its teacher. recipe: the arm's own."""
+    first = number if draws_from_base(recipe, number) else FIRST
+    return [recipe_of_round(recipe, n).sample.decoding for n in range(first, number + 1)]
 
 
 def label(files: RunFiles) -> list[str]:

@@ -76,6 +76,11 @@ class Decoding(Section):
     top_p: float = Field(0.8, gt=0, le=1)  # 1: no top-p
     order: Literal["temperature_first", "mlx_lm", "llama_cpp"] = "temperature_first"
 
+    @property
+    def plain(self) -> bool:
+        """Whether it leaves the model's distribution as it is."""
+        return self.temperature == 1 and not self.top_k and self.top_p == 1
+
 
 class LoopStop(Section):
     """Ends an answer that repeats one cycle of tokens without change; its finish reason is `loop`.
@@ -266,7 +271,8 @@ class Rounds(Section):
 
 
 ARM_SETTINGS = ("problems.train.", "sample.", "curate.", "train.", "rounds.", "evaluate.decoding.")
-RESERVED_ARMS = ("base", "base-best", "two-stage", "student")
+STAGED = re.compile(r"two-stage|\d+-stage")  # `StagedPolicy.kind`, by which that control is called
+RESERVED_ARMS = ("base", "base-best", "student")
 
 
 class Arm(Section):
@@ -277,7 +283,7 @@ class Arm(Section):
 
     @model_validator(mode="after")
     def _only_what_makes_a_student(self) -> Arm:
-        if self.name in RESERVED_ARMS or re.fullmatch(r"round-\d+", self.name):
+        if self.name in RESERVED_ARMS or STAGED.fullmatch(self.name) or re.fullmatch(r"round-\d+", self.name):
             raise ValueError(f"an arm cannot be called {self.name}; that name is taken")
         for key in self.set:
             if not key.startswith(ARM_SETTINGS):

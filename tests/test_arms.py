@@ -6,7 +6,7 @@ import pytest
 
 from mlx_ssd import controls
 from mlx_ssd.arms import base, students
-from mlx_ssd.controls import choose_best, curve_entries, two_stage_of
+from mlx_ssd.controls import choose_best, curve_entries, ideal_student
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
@@ -121,8 +121,9 @@ def test_the_best_decoding_is_kept_and_becomes_a_control(recipe, tmp_path):
 
 def test_sampling_that_leaves_the_base_as_it_is_has_no_ideal_student(recipe):
     own = DecodingPolicy(0.9, 20, 0.8)
-    assert two_stage_of(recipe.of_arm("plain"), own) is None
-    assert two_stage_of(recipe, own).name() == "two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8"
+    of = {arm.name: arm for arm in students(recipe, RUN)}
+    assert ideal_student(of["plain"], own) is None
+    assert ideal_student(of["student"], own).name() == "two-stage-t1.6-k20-p0.8-then-t0.9-k20-p0.8"
 
 
 def test_an_arm_with_another_loop_stop_samples_for_itself():

@@ -17,13 +17,13 @@ from mlx_lm.models.cache import BatchKVCache
 
 from benchmarks.sampling.engines import seeded_sampler
 from benchmarks.sampling.workload import POLICY
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.training.forward import output_head
 
 TEN = [DecodingPolicy(t, 20, 0.8) for t in (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)]
 TEN += [DecodingPolicy(0.0), DecodingPolicy(1.0)]  # greedy; every token
-TEN += [TwoStagePolicy(POLICY, DecodingPolicy(t, 10, 0.9)) for t in (0.7, 1.0)]
+TEN += [StagedPolicy(POLICY, DecodingPolicy(t, 10, 0.9)) for t in (0.7, 1.0)]
 
 MEANING = {
     "forward": "the model on one token a row, over mlx-lm's cache",

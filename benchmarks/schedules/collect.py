@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.effect.collect import passes_of, seconds_of
 from mlx_ssd import arms
-from mlx_ssd.controls import policy_of, suite_name, test_entries, two_stage_of
+from mlx_ssd.controls import ideal_student, policy_of, suite_name, test_entries
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import read_problems
@@ -64,8 +64,8 @@ def _test(base: int, recipe: Recipe, files: RunFiles) -> list[Row]:
         row: Row = {"row": "test", "base": base, "schedule": entry.label, "decoding": entry.policy.name()}
         if arm := students.get(entry.label):
             decoding = policy_of(arm.recipe.evaluate.decoding)
-            two_stage = two_stage_of(arm.recipe, decoding)
-            row |= {"round": arm.files.number, "two_stage": two_stage and two_stage.name()}
+            rule = ideal_student(arm, decoding)
+            row |= {"round": arm.files.number, "two_stage": rule and rule.name()}
         n, passes = passes_of(entry, problems)
         found.append(row | {"n": n, "passes": passes})
     return found

@@ -3,16 +3,16 @@
     python -m benchmarks.schedules.composed DIR
 
 An ideal student of the base under policy 1 is the base decoded by it; one of that student under policy 2 is the base
-decoded by the first and then by the second; the evaluation comes last. That is two-stage decoding of more stages, needs
-no training, and says whether a round's gain is more than such a rule. DIR is that of a finished `benchmarks.schedules`,
-which calls this; the rows go to DIR/composed.jsonl.
+decoded by the first and then by the second; the evaluation comes last. That needs no training, and says whether a
+round's gain is more than such a rule. A run compares its kept round with it too, but at the round's T_eval; here it has
+one of its own. DIR is that of a finished `benchmarks.schedules`, which calls this; the rows go to
+DIR/composed.jsonl.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from benchmarks.schedules.design import t_train
 from mlx_ssd import models
 from mlx_ssd.arms import students
 from mlx_ssd.controls import policy_of, suite_name
-from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.evaluation import complete
 from mlx_ssd.layout import RunFiles, generations_name, grades_name
 from mlx_ssd.problems import read_problems
@@ -33,21 +33,11 @@ Row = dict[str, Any]
 OF = ("falling",)  # the schedule whose rounds gain; students teach one another there, by soft targets
 
 
-@dataclass(frozen=True)
-class Composed:
-    """Policies one after the other (`decoding.draw` applies any number of stages)."""
-
-    stages: tuple[DecodingPolicy, ...]
-
-    def name(self) -> str:
-        return "-then-".join(stage.name() for stage in self.stages)
-
-
-def rule(schedule: str, rounds: int, sampling: DecodingPolicy, evaluation: DecodingPolicy) -> Composed:
+def rule(schedule: str, rounds: int, sampling: DecodingPolicy, evaluation: DecodingPolicy) -> StagedPolicy:
     """sampling: of which a round changes the temperature."""
     temperatures = (t_train(schedule, number) for number in range(1, rounds + 1))
     taught = (DecodingPolicy(t, sampling.top_k, sampling.top_p, sampling.order) for t in temperatures)
-    return Composed((*taught, evaluation))
+    return StagedPolicy(*taught, evaluation)
 
 
 def rows(base: int, files: RunFiles, work: Path) -> list[Row]:

@@ -87,7 +87,8 @@ class Results:
         kept = self.kept(schedule)
         best = [next(row for key, row in found.items() if key[0] == "base-best") for found in self.tests]
         at_same = [found[BASE, row["decoding"]] for found, row in zip(self.tests, kept, strict=True)]
-        two_stage = [found["two-stage", row["two_stage"]] for found, row in zip(self.tests, kept, strict=True)]
+        rules = [{decoding: row for (_, decoding), row in found.items()} for found in self.tests]
+        two_stage = [found[row["two_stage"]] for found, row in zip(rules, kept, strict=True)]
         return {"base, same decoding": at_same, "base at its best": best, "two-stage decoding": two_stage}
 
     def of_test(self, rows: list[Row], k: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlx_ssd.decoding.draw import Policy
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 
 LOCKS = 3
 TRAIN = DecodingPolicy(0.9, 0, 0.85)
@@ -72,7 +72,7 @@ def teacher_at(top_p: float) -> Callable[[float], Policy]:
 
 
 def student_at(top_p: float) -> Callable[[float], Policy]:
-    return lambda temperature: TwoStagePolicy(TRAIN, DecodingPolicy(temperature, 0, top_p))
+    return lambda temperature: StagedPolicy(TRAIN, DecodingPolicy(temperature, 0, top_p))
 
 
 def measured() -> dict[str, Any]:

@@ -20,7 +20,8 @@ from mlx_ssd.bench.comparing import ratio
 from mlx_ssd.bench.configurations import OFF, Configuration, Load, Subject, subjects_of
 from mlx_ssd.bench.measuring import Row, in_sweeps
 from mlx_ssd.comparisons import outcome
-from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, test_entries
+from mlx_ssd.controls import BASE_BEST, Entry, test_entries
+from mlx_ssd.decoding.policy import StagedPolicy
 from mlx_ssd.errors import BadInput, Interrupted
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import read_problems
@@ -84,7 +85,7 @@ def frontier(directory: Path, larger: Sequence[str], load: Load, repetitions: in
 
 def _of_run(recipe: Recipe, directory: Path, problems: Sequence[Problem]) -> list[Contestant]:
     """Base, base at its best and students. Two-stage decoding needs a sampler that no app has, and is left out."""
-    entries = [entry for entry in test_entries(recipe, directory) if entry.label != TWO_STAGE]
+    entries = [entry for entry in test_entries(recipe, directory) if not isinstance(entry.policy, StagedPolicy)]
     if missing := next((entry for entry in entries if not entry.grades.exists()), None):
         raise BadInput(f"{directory}: {missing.label} is not evaluated yet; run `mlx-ssd run --out {directory}` first")
     (base,) = subjects_of(str(directory), (OFF,))

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlx_ssd.budget.decoding import Work
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.rounds import FIRST, draws_from_base, recipe_of_round
-from mlx_ssd.sections import Decoding, ProblemSource
+from mlx_ssd.sections import ProblemSource
 
 # Mean tokens of a prompt, of an answer, and of an answer with its thinking: guesses. The longest prompt is taken as
 # twice the mean one, and no answer is longer than max_tokens.
@@ -62,7 +62,7 @@ def decodings_of_test(recipe: Recipe) -> list[int]:
     frozen = len({repr(student.evaluate.decoding) for student in students})
     frozen += bool(recipe.evaluate.curve or recipe.evaluate.base_best)
     if recipe.evaluate.two_stage:
-        changed = (s for s in students if not _is_plain(s.sample.decoding))
+        changed = (s for s in students if not s.sample.decoding.plain)
         frozen += len({repr((s.sample.decoding, s.evaluate.decoding)) for s in changed})
     return [frozen, *(1 for _ in students)]
 
@@ -84,7 +84,3 @@ def decodings_of_curve(recipe: Recipe) -> list[int]:
     points = len(curve.temperatures)
     of_students = [points * own.rounds.last for own in student_recipes(recipe)]  # each round anew
     return [points * (1 + len(curve.base_top_p) + recipe.evaluate.two_stage), *of_students]
-
-
-def _is_plain(decoding: Decoding) -> bool:
-    return decoding.temperature == 1 and not decoding.top_k and decoding.top_p == 1

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 
-Policy = DecodingPolicy | TwoStagePolicy
+Policy = DecodingPolicy | StagedPolicy
 
 # The token of a row that has no distribution (nan, +inf, nothing finite). A check would make the device wait;
 # whoever reads the tokens sees it.

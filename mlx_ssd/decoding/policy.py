@@ -1,10 +1,11 @@
 """The decoding distribution, written plainly in float64 numpy: THE specification.
 
-`DecodingPolicy` is one (temperature, top-k, top-p) in one of three orders; `TwoStagePolicy` is what an
+`DecodingPolicy` is one (temperature, top-k, top-p) in one of three orders; `StagedPolicy` is what an
 ideally fitted student would do, with no training. The sampler (`policy_mlx`) is tested against this module.
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class DecodingPolicy:
 
     @property
     def stages(self) -> tuple["DecodingPolicy", ...]:
-        """The policies applied one after the other; a TwoStagePolicy has two."""
+        """The policies applied one after the other; a StagedPolicy has several."""
         return (self,)
 
     def name(self) -> str:
@@ -97,32 +98,45 @@ class DecodingPolicy:
         return ranked, np.concatenate([[0.0], np.cumsum(mass)[:-1]])
 
 
-@dataclass(frozen=True)
-class TwoStagePolicy:
-    """Two-stage decoding: the student that training would ideally give, decoded, without training.
+@dataclass(frozen=True, init=False)
+class StagedPolicy:
+    """Policies one after the other: what training on the samples of each in turn would ideally give, without training.
 
-    The ideal student is p0^(1/T_train) on the train policy's support (Temper_T^S[p0] of the paper's appendix
-    B.1); the evaluation policy decodes it. With temperatures first that is p0^(1/(T_train T_eval)) on the
-    support, cut by the evaluation's top-k and top-p (Lemma B.1: temperatures multiply).
+    Two-stage decoding has two. The ideal student is p0^(1/T_train) on the train policy's support (Temper_T^S[p0] of the
+    paper's appendix B.1); the evaluation policy decodes it. With temperatures first that is p0^(1/(T_train T_eval)) on
+    the support, cut by the evaluation's top-k and top-p (Lemma B.1: temperatures multiply). A student that is distilled
+    in its turn adds a stage.
     """
 
-    train: DecodingPolicy
-    evaluation: DecodingPolicy
+    stages: tuple[DecodingPolicy, ...]
+
+    def __init__(self, *stages: DecodingPolicy) -> None:
+        if len(stages) < 2:
+            raise ValueError(f"{len(stages)} stages; a single one is a DecodingPolicy")
+        object.__setattr__(self, "stages", stages)
 
     @property
-    def stages(self) -> tuple[DecodingPolicy, ...]:
-        return (self.train, self.evaluation)
+    def kind(self) -> str:
+        """As tables name it: two-stage, 3-stage, …"""
+        return "two-stage" if len(self.stages) == 2 else f"{len(self.stages)}-stage"
 
     def name(self) -> str:
-        return f"two-stage-{self.train.name()}-then-{self.evaluation.name()}"
+        """For file names, short however many stages there are: equal ones in a row are counted (`…-x4-then-…`)."""
+        runs = [(name, len([*run])) for name, run in groupby(stage.name() for stage in self.stages)]
+        return f"{self.kind}-" + "-then-".join(name + (f"-x{count}" if count > 1 else "") for name, count in runs)
 
     def support(self, logits: np.ndarray) -> np.ndarray:
         """As DecodingPolicy.support."""
-        return self.evaluation.support(self.train.decoded_logits(logits))
+        return self.stages[-1].support(self._before_the_last(logits))
 
     def reference_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """As DecodingPolicy.reference_probabilities."""
-        return self.evaluation.reference_probabilities(self.train.decoded_logits(logits))
+        return self.stages[-1].reference_probabilities(self._before_the_last(logits))
+
+    def _before_the_last(self, logits: np.ndarray) -> np.ndarray:
+        for stage in self.stages[:-1]:
+            logits = stage.decoded_logits(logits)
+        return logits
 
 
 def ranked_ids(logits: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd.decoding.draw import NO_TOKEN, Policy
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.distributed.wire import Line, Lost
 from mlx_ssd.errors import BadInput
 from mlx_ssd.sampling.loops import LoopStop
@@ -142,7 +142,7 @@ def completions_of(message: Any, requests: Sequence[Request]) -> list[Completed]
 
 def _policy(stages: Any) -> Policy:
     policies = [DecodingPolicy(**stage) for stage in stages]
-    return policies[0] if len(policies) == 1 else TwoStagePolicy(*policies)
+    return policies[0] if len(policies) == 1 else StagedPolicy(*policies)
 
 
 def _is_index(value: Any, below: int) -> bool:

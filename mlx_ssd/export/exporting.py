@@ -54,11 +54,11 @@ def export_run(
 
 
 def export_preset(directory: Path, arm: str, force: bool = False, check: bool = False) -> dict[str, Any]:
-    """Write (or `check`) two-stage decoding as a sampler: of a run, trained or not, or of a probe's folder.
+    """Write (or `check`) the base's decoding rule as a sampler: of a run, trained or not, or of a probe's folder.
 
     Raises as `export_run`.
     """
-    preset.recipe_of(directory, arm)
+    preset.rule_of(directory, arm)
     folder = preset.folder_of(directory, arm)
     if check and not folder.exists():
         raise BadInput(f"{folder} does not exist; leave out --check to write it")

@@ -11,7 +11,7 @@ import psutil
 
 from mlx_ssd.controls import policy_of
 from mlx_ssd.decoding.draw import Policy
-from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, StagedPolicy
 from mlx_ssd.export.source import Source
 from mlx_ssd.export.texts import Text, drawn
 from mlx_ssd.records import TrainingRow
@@ -45,7 +45,7 @@ class Subject:
         """The run's own, the sampling policy in every order, an ideal student's, and greedy."""
         sampling, evaluation = self.sampling, policy_of(self.source.recipe.evaluate.decoding)
         orders = [DecodingPolicy(sampling.temperature, sampling.top_k, sampling.top_p, order) for order in ORDERS]
-        chosen = [sampling, evaluation, *orders, TwoStagePolicy(sampling, evaluation), DecodingPolicy(0.0)]
+        chosen = [sampling, evaluation, *orders, StagedPolicy(sampling, evaluation), DecodingPolicy(0.0)]
         return list(dict.fromkeys(chosen))
 
     @property

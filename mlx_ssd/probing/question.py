@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import models
-from mlx_ssd.controls import TWO_STAGE, Entry, policy_of, suite_name
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.controls import Entry, policy_of, suite_name
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.probing.room import FEWEST
@@ -56,7 +56,8 @@ class Question:
     def two_stage(self, train: DecodingPolicy) -> list[Entry]:
         """The base as the ideal student of a sampling policy."""
         temperatures = [round(product / (1 if train.greedy else train.temperature), 2) for product in PRODUCTS]
-        return [self._entry(TWO_STAGE, TwoStagePolicy(train, replace(self.own, temperature=t))) for t in temperatures]
+        policies = [StagedPolicy(train, replace(self.own, temperature=t)) for t in temperatures]
+        return [self._entry(policy.kind, policy) for policy in policies]
 
     def entries(self) -> list[Entry]:
         """All of them, the base first."""
@@ -69,7 +70,7 @@ class Question:
         """All that the source holds, asked or not."""
         return read_problems(_validation(self.recipe).model_copy(update={"limit": None}), "validation")
 
-    def _entry(self, label: str, policy: DecodingPolicy | TwoStagePolicy) -> Entry:
+    def _entry(self, label: str, policy: DecodingPolicy | StagedPolicy) -> Entry:
         suite = suite_name(_validation(self.recipe), "validation")
         return Entry(label, RunFiles(self.directory, BASE), suite, policy)
 

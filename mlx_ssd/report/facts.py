@@ -11,6 +11,7 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval
 from mlx_ssd.report.prediction import against_plan
 from mlx_ssd.report.rounds import said
+from mlx_ssd.sections import STAGED
 
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
 MANY_CUT = 0.5  # of the samples
@@ -128,18 +129,19 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
 
 
 def without_training(comparisons: list[Comparison], problems: int, run_dir: str) -> list[str]:
-    """That two-stage decoding has the student's gain, where one is shown and the two cannot be told apart."""
+    """That staged decoding has the student's gain, where one is shown and the two cannot be told apart."""
+    rule = next((c.baseline for c in comparisons if c.arm == MAIN and STAGED.fullmatch(c.baseline)), None)
     found = {
         (c.arm, c.baseline): standing(c.difference[1])
         for c in comparisons
-        if c.arm in (MAIN, "two-stage") and 1 in c.difference
+        if c.arm in (MAIN, rule) and 1 in c.difference
     }
     best = "base-best" if any(against == "base-best" for _, against in found) else BASE
-    gains = "beats" in (found.get((MAIN, best)), found.get(("two-stage", best)))
-    if problems < FEW_PROBLEMS or not gains or found.get((MAIN, "two-stage")) in (None, "beats"):
+    gains = "beats" in (found.get((MAIN, best)), found.get((rule, best)))
+    if problems < FEW_PROBLEMS or not gains or found.get((MAIN, rule)) in (None, "beats"):
         return []
     command = shlex.join(["mlx-ssd", "export", run_dir, "--target", "preset"])
-    return [f"Two-stage decoding has as much without training, wherever the decoder is one's own: {command}"]
+    return [f"{rule.capitalize()} decoding has as much without training, wherever the decoder is one's own: {command}"]
 
 
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
@@ -159,6 +161,16 @@ def baseline(comparison: Comparison) -> str:
     if comparison.baseline != BASE:
         return comparison.baseline
     return "base at the same decoding" if comparison.decoding == comparison.baseline_decoding else comparison.baseline
+
+
+def meaning(arm: str) -> str | None:
+    """What a control of docs/method.md is, for a reader who does not know its name; None for other arms."""
+    if arm == "base-best":
+        return "the base at its best decoding, no training"
+    if not STAGED.fullmatch(arm):
+        return None
+    rounds = "" if arm == "two-stage" else ", with a stage for each of its rounds"
+    return f"the base decoded as an ideally fitted student would be{rounds}; no training"
 
 
 def standing(difference: Interval) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mlx_ssd.progress import duration
+from mlx_ssd.report.facts import meaning
 from mlx_ssd.report.prediction import plan_table
 from mlx_ssd.report.rounds import KINDS
+from mlx_ssd.sections import STAGED
 
 MOST_LEVELS = 4  # difficulty columns; a set with more kinds of problems gets none
 
@@ -157,8 +159,8 @@ def legend(facts: dict[str, Any]) -> list[str]:
             + (f"the best pass@1 of {len(best['tried'])} decodings on {best['suite']}" if "tried" in best else "given")
             + (", which is the very decoding of the students." if same else ".")
         )
-    if any(score["arm"] == "two-stage" for score in scores):
-        lines.append("two-stage: the base decoded as an ideally fitted student would be; no training.")
+    for kind in dict.fromkeys(score["arm"] for score in scores if STAGED.fullmatch(score["arm"])):
+        lines.append(f"{kind}: {meaning(kind)}.")
     targets = {"tokens": "the sampled tokens", "distribution": "the distribution that each token was drawn from"}
     lines += [f"{arm['name']}: trained on {targets[arm['training']['targets']]}." for arm in facts["arms"]]
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items())

@@ -10,7 +10,7 @@ from typing import Any
 from mlx_ssd.layout import BASE
 from mlx_ssd.progress import duration
 from mlx_ssd.records import Comparison
-from mlx_ssd.report.facts import FEW_PROBLEMS, baseline, points, sentence, standing
+from mlx_ssd.report.facts import FEW_PROBLEMS, baseline, meaning, points, sentence, standing
 
 QUESTIONS = {
     "verdict": "What was found",
@@ -19,11 +19,6 @@ QUESTIONS = {
     "cost": "What it cost",
 }
 
-# Controls of docs/method.md, for a reader who does not know their names.
-MEANING = {
-    "base-best": "the base at its best decoding, no training",
-    "two-stage": "the base decoded as an ideal student would be, no training",
-}
 
 
 def summary(report: dict[str, Any]) -> dict[str, list[str]]:
@@ -97,7 +92,7 @@ def _explained(report: dict[str, Any], controls: list[Comparison]) -> list[str]:
     if best is None:
         return ["No control could be graded."]
     score = control_score(report, best)
-    what = MEANING.get(best.baseline)
+    what = meaning(best.baseline)
     said = (
         f"Best control: {baseline(best)}{f' ({what})' if what else ''}, pass@{k} {_percent(score)}; "
         f"{best.arm} {standing(best.difference[k])} it ({points(best.difference[k])})"

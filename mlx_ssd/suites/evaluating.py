@@ -14,7 +14,8 @@ from typing import Any
 
 from mlx_ssd import __version__, arms, machine, models
 from mlx_ssd.comparisons import compared, outcome
-from mlx_ssd.controls import BASE_BEST, TWO_STAGE, Entry, test_entries
+from mlx_ssd.controls import BASE_BEST, Entry, test_entries
+from mlx_ssd.decoding.policy import StagedPolicy
 from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.pipeline import changed_setting
@@ -52,7 +53,8 @@ class Question:
         """Everything that is scored, base first; students as far as they are trained."""
         found = []
         for entry in test_entries(self.recipe, self.directory):
-            control, student = entry.label in (BASE_BEST, TWO_STAGE), entry.files.arm != BASE
+            control = entry.label == BASE_BEST or isinstance(entry.policy, StagedPolicy)
+            student = entry.files.arm != BASE
             if (control and not self.controls) or (student and entry.label not in self.trained()):
                 continue
             files = SuiteFiles(self.directory, entry.files.arm, entry.files.samples_of, entry.files.rows_of)

@@ -38,6 +38,14 @@ def test_a_run_that_did_not_end_and_a_kill_that_hit_nothing_show():
     assert "2 ranks killed" in table and "3.0 s, and not all ended" in table
 
 
+def test_kills_are_counted_by_victim():
+    rows = [kill(n, victim=victim, lost=n) for n, victim in enumerate(ranks.VICTIMS)]
+    rows.append(kill(5, victim=ranks.RANK_0, hit=False, code=1))
+    table = ranks.by_victim(rows)
+    assert "| rank 0's process | 2 | 1 | 1 | 1 | 0 | 0 | 6.0 s |" in table
+    assert "| **all** | 5 | 4 | 4 | 6 | 0 | 0 | 6.0 s |" in table
+
+
 def test_what_is_lost_doubled_or_different_is_found(tmp_path):
     journal_file = tmp_path / "round-1" / "samples.jsonl"
     journal_file.parent.mkdir()
@@ -50,5 +58,7 @@ def test_what_is_lost_doubled_or_different_is_found(tmp_path):
 @pytest.mark.skipif(not (journal.RESULTS / "ranks.jsonl").exists(), reason="not measured yet")
 def test_the_documented_measures_are_those_of_the_committed_rows():
     rows = journal.read(journal.RESULTS / "ranks.jsonl")
-    assert ranks.table(rows) in (journal.RESULTS.parents[1] / "docs" / "distributed.md").read_text()
+    docs = journal.RESULTS.parents[1] / "docs"
+    assert ranks.table(rows) in (docs / "benchmarks.md").read_text()
+    assert ranks.by_victim(rows) in (docs / "reliability.md").read_text()
     assert (journal.RESULTS / "ranks.md").read_text() == ranks.render(rows)

@@ -18,7 +18,7 @@ from benchmarks.schedules.design import SCHEDULES, Design, recipe, t_train
 from benchmarks.schedules.report import ROUND_0, Results, as_a_rule, figure, outcome, render, sentence
 from mlx_ssd import arms, rounds
 from mlx_ssd.controls import test_entries as entries_on_test
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.policy_mlx import support
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.layout import BASE, MAIN, RunFiles
@@ -293,7 +293,7 @@ def test_a_rule_is_the_rounds_policies_one_after_the_other():
         found = np.zeros(60)
         found[np.array(ids)[0]] = np.array(weights)[0] / np.array(weights).sum()
         assert np.abs(found - expected).max() < 1e-4
-        two = TwoStagePolicy(sampling, evaluation).reference_probabilities(logits)
+        two = StagedPolicy(sampling, evaluation).reference_probabilities(logits)
         assert seed or np.abs(found - two).max() > 0.01  # more than its first stage
 
 

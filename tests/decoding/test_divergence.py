@@ -6,7 +6,7 @@ import pytest
 
 from mlx_ssd.decoding.divergence import boundary_distance
 from mlx_ssd.decoding.draw import draw
-from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.policy_mlx import make_sampler
 
 LOGITS = np.log([0.1, 0.5, 0.15, 0.25])
@@ -28,7 +28,7 @@ def test_by_hand():
     assert distance(DecodingPolicy(1.0, 0, 0.76), 0.1) == pytest.approx(0.01, abs=1e-8)  # .75 against top-p
     assert distance(DecodingPolicy(0.0), 0.3) == pytest.approx(0.5)  # the second is half as likely
     assert distance(untruncated, 0.3, np.zeros(1)) == float("inf")
-    two_stage = TwoStagePolicy(DecodingPolicy(1.0, 3), DecodingPolicy(1.0, 0, 0.8))  # .8 against 7.5/9
+    two_stage = StagedPolicy(DecodingPolicy(1.0, 3), DecodingPolicy(1.0, 0, 0.8))  # .8 against 7.5/9
     assert distance(two_stage, 0.1) == pytest.approx(7.5 / 9 - 0.8, abs=1e-8)
 
 
@@ -36,7 +36,7 @@ def test_by_hand():
     "policy",
     [DecodingPolicy(1.6, 20, 0.8, order) for order in ORDERS]
     + [DecodingPolicy(1.0), DecodingPolicy(0.0), DecodingPolicy(0.9, 5)]
-    + [TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.9))],
+    + [StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.9))],
     ids=lambda policy: policy.name(),
 )
 def test_whatever_a_perturbation_changes_was_near_a_boundary(policy):

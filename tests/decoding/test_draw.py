@@ -10,7 +10,7 @@ from chi_square import chi_square_z
 
 from mlx_ssd.decoding import draw as integer
 from mlx_ssd.decoding.draw import NO_TOKEN, draw, weight_scale
-from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.policy_mlx import (
     make_row_sampler,
     make_sampler,
@@ -33,7 +33,7 @@ RECIPES = [
 ]
 POLICIES = [DecodingPolicy(*recipe, order) for recipe, order in product(RECIPES, ORDERS)]
 TWO_STAGE = [
-    TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8, order), evaluation)
+    StagedPolicy(DecodingPolicy(1.6, 20, 0.8, order), evaluation)
     for order in ORDERS
     for evaluation in (
         DecodingPolicy(1.1, 10, 0.8),
@@ -42,8 +42,9 @@ TWO_STAGE = [
     )
 ]
 TWO_STAGE += [
-    TwoStagePolicy(POLICIES[4], POLICIES[4]),
-    TwoStagePolicy(DecodingPolicy(1.2), DecodingPolicy(1, 5, 0.9, "llama_cpp")),
+    StagedPolicy(POLICIES[4], POLICIES[4]),
+    StagedPolicy(DecodingPolicy(1.2), DecodingPolicy(1, 5, 0.9, "llama_cpp")),
+    StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.0, 20, 0.8), DecodingPolicy(1.2, 10, 0.9)),
 ]
 
 

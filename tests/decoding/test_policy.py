@@ -5,8 +5,9 @@ import pytest
 from chi_square import chi_square_z
 
 from mlx_ssd.analysis.toy import Toy
-from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.sections import STAGED
 
 INF = float("inf")
 
@@ -85,7 +86,7 @@ def test_logits_with_no_distribution_are_an_error(bad, temperature):
         probabilities(bad, temperature, 1)
     with pytest.raises(WorkFailed, match="logits"):
         policy = DecodingPolicy(temperature)
-        TwoStagePolicy(policy, policy).reference_probabilities(np.array(bad))
+        StagedPolicy(policy, policy).reference_probabilities(np.array(bad))
 
 
 @pytest.mark.parametrize(
@@ -110,13 +111,36 @@ def test_settings_that_mean_nothing_are_refused(settings):
         DecodingPolicy(*settings)
 
 
+def test_a_student_of_a_student_is_a_further_stage():
+    """By hand: p1 = the first policy's distribution, p2 = the second's of log p1, and so on; zeros stay zeros."""
+    stages = DecodingPolicy(1.6, 20, 0.9), DecodingPolicy(0.8, 0, 0.7), DecodingPolicy(1.3, 5, 0.95, "mlx_lm")
+    policy, rng = StagedPolicy(*stages), np.random.default_rng(3)
+    for _ in range(50):
+        logits = 2.5 * rng.normal(size=60)
+        expected = logits
+        for stage in stages:
+            with np.errstate(divide="ignore"):
+                expected = np.log(stage.reference_probabilities(expected))
+        np.testing.assert_allclose(policy.reference_probabilities(logits), np.exp(expected), atol=1e-12)
+        assert set(policy.support(logits)) == set(np.flatnonzero(np.isfinite(expected)))
+
+
 def test_names():
     assert DecodingPolicy(0.9, 20, 0.8).name() == "t0.9-k20-p0.8"
     assert DecodingPolicy(1, 0, 1).name() == DecodingPolicy(1.0).name() == "t1-k0-p1"
     assert DecodingPolicy(1.6, 20, 0.95, "mlx_lm").name() == "t1.6-k20-p0.95-mlx_lm"
     assert DecodingPolicy(0, 20, 0.8).name() == "greedy"
-    two_stage = TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 20, 0.8))
+    two_stage = StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 20, 0.8))
     assert two_stage.name() == "two-stage-t1.6-k20-p0.8-then-t1.1-k20-p0.8"
+    hot, cool = DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.0, 20, 0.8)
+    assert StagedPolicy(hot, cool, cool).name() == "3-stage-t1.6-k20-p0.8-then-t1-k20-p0.8-x2"
+    many = StagedPolicy(*[hot] * 30, cool, hot)
+    assert many.name() == "32-stage-t1.6-k20-p0.8-x30-then-t1-k20-p0.8-then-t1.6-k20-p0.8"
+    for policy in (two_stage, StagedPolicy(hot, cool, cool), many):
+        assert STAGED.fullmatch(policy.kind) and policy.name().startswith(policy.kind)
+    assert not STAGED.fullmatch("hot-stage") and not STAGED.fullmatch("student")
+    with pytest.raises(ValueError, match="a single one"):
+        StagedPolicy(hot)
 
 
 # -- against the libraries that decode -------------------------------------------------------------
@@ -204,14 +228,14 @@ def test_two_stages_are_the_ideal_student_decoded(order):
         logits = random.normal(size=100) * 3
         with np.errstate(divide="ignore"):
             student = np.log(train.reference_probabilities(logits))
-        two_stage = TwoStagePolicy(train, evaluation).reference_probabilities(logits)
+        two_stage = StagedPolicy(train, evaluation).reference_probabilities(logits)
         np.testing.assert_allclose(two_stage, evaluation.reference_probabilities(student), atol=1e-12)
 
 
 def test_two_stage_temperatures_multiply_inside_the_support():
     logits = np.random.default_rng(5).normal(size=100) * 3
     train = DecodingPolicy(1.6, 20, 0.8)
-    two_stage = TwoStagePolicy(train, DecodingPolicy(1.1)).reference_probabilities(logits)
+    two_stage = StagedPolicy(train, DecodingPolicy(1.1)).reference_probabilities(logits)
     inside = train.reference_probabilities(logits) > 0
     expected = np.where(inside, np.exp(logits / 1.76), 0)
     np.testing.assert_allclose(two_stage, expected / expected.sum(), rtol=1e-10)
@@ -226,10 +250,10 @@ def test_toy_machine_of_the_paper():
     teacher, temperature = toy.best(lambda t: DecodingPolicy(t, 0, 0.80))
     assert teacher == pytest.approx(8.33, abs=0.02) and temperature == pytest.approx(0.639, abs=0.003)
 
-    two_stage, temperature = toy.best(lambda t: TwoStagePolicy(train, DecodingPolicy(t, 0, 0.80)))
+    two_stage, temperature = toy.best(lambda t: StagedPolicy(train, DecodingPolicy(t, 0, 0.80)))
     assert two_stage == pytest.approx(13.77, abs=0.02) and temperature == pytest.approx(2.091, abs=0.005)
 
-    single_truncation, _ = toy.best(lambda t: TwoStagePolicy(train, DecodingPolicy(t)))
+    single_truncation, _ = toy.best(lambda t: StagedPolicy(train, DecodingPolicy(t)))
     assert single_truncation == pytest.approx(6.55, abs=0.02)
 
     student = Toy()
@@ -247,5 +271,5 @@ def test_toy_machine_of_the_paper():
 def test_toy_gaps_over_top_p(top_p, gap):
     toy, train = Toy(), DecodingPolicy(0.9, 0, 0.85)
     teacher, _ = toy.best(lambda t: DecodingPolicy(t, 0, top_p), step=0.002)
-    two_stage, _ = toy.best(lambda t: TwoStagePolicy(train, DecodingPolicy(t, 0, top_p)), step=0.002)
+    two_stage, _ = toy.best(lambda t: StagedPolicy(train, DecodingPolicy(t, 0, top_p)), step=0.002)
     assert two_stage - teacher == pytest.approx(gap, abs=0.02)

@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_ssd import models, storage
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.distributed import address, coordinator
 from mlx_ssd.distributed.sharing import Sharing
 from mlx_ssd.distributed.worker import Settings, work
@@ -18,7 +18,7 @@ from mlx_ssd.records import Generation
 from mlx_ssd.sampling.collect import Target, collect
 from mlx_ssd.sections import Model, ProblemSource, Prompt
 
-POLICIES = (DecodingPolicy(1.6, 20, 0.8), TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(0.7)))
+POLICIES = (DecodingPolicy(1.6, 20, 0.8), StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(0.7)))
 SECRET = "0123456789abcdef"
 PROBLEMS = 20
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlx_ssd.decoding.draw import NO_TOKEN
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.distributed import jobs
 from mlx_ssd.distributed.jobs import Job
 from mlx_ssd.distributed.wire import Lost
@@ -13,7 +13,7 @@ from mlx_ssd.sampling.loops import LoopStop
 from mlx_ssd.sampling.prefill import shared_beginning
 from mlx_ssd.sampling.requests import Completed, Request, Row
 
-POLICIES = (DecodingPolicy(1.6, 20, 0.8), TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(0.7)))
+POLICIES = (DecodingPolicy(1.6, 20, 0.8), StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(0.7)))
 PROMPTS = ([*range(10), 5, 6, 7], [*range(10), 5], [*range(10), 4, 4, 4, 4, 4, 4], list(range(10)))
 REQUESTS = [
     Request((0, f"p{i}", 0), PROMPTS[i % 4], POLICIES[i % 2], (i, 4_000_000_000 + i), 40 - i) for i in range(12)

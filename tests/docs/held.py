@@ -22,7 +22,7 @@ TYPED = {
     "mlx-ssd analyze runs/quickstart --texts mine.jsonl --out mine": "of 2 texts",
     "mlx-ssd export runs/quickstart --target adapter": "; in runs/quickstart/export/adapter",
     "mlx-ssd export RUN --target preset": "preset: pass",
-    'python RUN/export/preset/two_stage.py MODEL "Write a function that reverses a string."': "",
+    'python RUN/export/preset/ssd_sampler.py MODEL "Write a function that reverses a string."': "",
     'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --prompt "…"': "==========",
 }
 

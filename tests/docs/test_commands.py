@@ -133,7 +133,7 @@ def test_as_it_stands(typed, desk, monkeypatch):
         "/".join(FILLED.get(part, part) for part in word.split("/")) if word != "…" else "runs/other"
         for word in shlex.split(typed)
     ]
-    if "two_stage.py" in typed and not Path(words[1]).exists():  # the command before it has not been typed
+    if "ssd_sampler.py" in typed and not Path(words[1]).exists():  # the command before it has not been typed
         CliRunner().invoke(main, ["export", "runs/quickstart", "--target", "preset"])
     if words[0] == "mlx-ssd":
         result = CliRunner().invoke(main, words[1:])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mlx_ssd import assets
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.controls import policy_of
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.export import preset
 from mlx_ssd.export.preset.llama_cpp import Chain, chain_of
@@ -48,8 +49,8 @@ def test_it_is_the_specification(stages, tmp_path):
     run = a_folder(tmp_path / "run", *stages)
     facts = preset.make(run)
     assert facts["verdict"] == "pass" and facts["probabilities"]["max_abs"] < 1e-5
-    module = preset.load(run / "export" / "preset" / "two_stage.py")
-    policy = preset.policy_of(Recipe.load(run / "recipe.yaml"))
+    module = preset.load(run / "export" / "preset" / "ssd_sampler.py")
+    policy = preset.rule_of(run).policy
     random = np.random.default_rng(7)
     logits = (random.normal(size=(40, 300)) * np.linspace(0.3, 9, 40)[:, None]).astype(np.float32)
     logits[:, 5] = -np.inf  # as a bias that forbids a token leaves it
@@ -64,11 +65,11 @@ def test_it_is_the_specification(stages, tmp_path):
 def test_draws(tmp_path):
     run = a_folder(tmp_path / "run", *STAGES["the paper's"])
     preset.make(run)
-    module = preset.load(run / "export" / "preset" / "two_stage.py")
+    module = preset.load(run / "export" / "preset" / "ssd_sampler.py")
     logits = np.random.default_rng(1).normal(size=60).astype(np.float32) * 2
-    expected = preset.policy_of(Recipe.load(run / "recipe.yaml")).reference_probabilities(logits)
+    expected = preset.rule_of(run).policy.reference_probabilities(logits)
     mx.random.seed(3)
-    drawn = np.array(module.two_stage(mx.broadcast_to(mx.array(logits), (40_000, 60))))
+    drawn = np.array(module.sampler(mx.broadcast_to(mx.array(logits), (40_000, 60))))
     assert drawn.shape == (40_000,) and set(drawn) == set(np.flatnonzero(expected)) and 3 < len(set(drawn)) < 20
     assert np.abs(np.bincount(drawn, minlength=60) / 40_000 - expected).max() < 0.012
 
@@ -76,14 +77,14 @@ def test_draws(tmp_path):
 def test_mlx_lm_generates_with_it_on_the_base(tmp_path):
     run = a_folder(tmp_path / "run", *STAGES["the paper's"])
     preset.make(run)
-    module = preset.load(run / "export" / "preset" / "two_stage.py")
+    module = preset.load(run / "export" / "preset" / "ssd_sampler.py")
     model, tokenizer = mlx_lm.load(str(assets.model_path()))
     prompt = render(tokenizer, "Return the sum of xs.", Prompt())
     calls = []
 
     def watched(logprobs):
         calls.append(logprobs.shape)
-        return module.two_stage(logprobs)
+        return module.sampler(logprobs)
 
     text = mlx_lm.generate(model, tokenizer, prompt, max_tokens=24, sampler=watched)
     assert text.startswith("```python") and len(calls) >= 10 and set(calls) == {(1, 704)}
@@ -92,11 +93,11 @@ def test_mlx_lm_generates_with_it_on_the_base(tmp_path):
 def test_the_file_needs_mlx_alone_and_runs_from_a_terminal(tmp_path, monkeypatch, capsys):
     run = a_folder(tmp_path / "run", *STAGES["the paper's"], **{"evaluate.max_tokens": 8})
     preset.make(run)
-    file = run / "export" / "preset" / "two_stage.py"
+    file = run / "export" / "preset" / "ssd_sampler.py"
     source = file.read_text()
     imported = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
     assert imported == ["import mlx.core as mx"]
-    monkeypatch.setattr("sys.argv", ["two_stage.py", str(assets.model_path()), "Return the sum of xs."])
+    monkeypatch.setattr("sys.argv", ["ssd_sampler.py", str(assets.model_path()), "Return the sum of xs."])
     exec(compile(source, str(file), "exec"), {"__name__": "__main__"})
     assert len(capsys.readouterr().out) > 5
 
@@ -108,13 +109,13 @@ class TestCommand:
         result = invoke(run, "--target", "preset")
         assert result.exit_code == 0 and result.stdout.startswith("preset: pass, probabilities within"), result.output
         held = json.loads((run / "export" / "preset" / "preset.json").read_text())
-        assert held["train"] == STAGES["the paper's"][0] and held["evaluation"] == STAGES["the paper's"][1]
-        text = (run / "export" / "preset" / "two_stage.py").read_text()
+        assert held["stages"] == [*STAGES["the paper's"]]
+        text = (run / "export" / "preset" / "ssd_sampler.py").read_text()
         assert 'load("mlx_ssd/assets/model")' in text and "@" not in text
         assert held["base"] == "embedded" and held["effective_temperature"] == pytest.approx(1.76)
         assert invoke(run, "--target", "preset", "--arm", "hot").exit_code == 0
         hot = json.loads((run / "export" / "arms" / "hot" / "preset" / "preset.json").read_text())
-        assert hot["train"]["temperature"] == 2.0
+        assert hot["stages"][0]["temperature"] == 2.0
         assert "no --force" not in result.output
         assert "exists; give --force" in invoke(run, "--target", "preset").output
         assert invoke(run, "--target", "preset", "--check", "--json").exit_code == 0
@@ -126,13 +127,13 @@ class TestCommand:
         assert "--arm tutor" in invoke(run, "--target", "preset", "--arm", "tutor").output
         other = a_folder(tmp_path / "other", {"temperature": 1.6, "order": "mlx_lm"}, {"temperature": 0.9})
         with pytest.raises(BadInput, match="sample.decoding.order is mlx_lm"):
-            preset.recipe_of(other)
+            preset.rule_of(other)
 
     @pytest.mark.parametrize(
         "old, new, reason",
         [
             ("'temperature': 1.6", "'temperature': 1.5", "probability is"),
-            ("(TRAIN, EVALUATION)", "(TRAIN,)", "probability is"),
+            ("in STAGES", "in STAGES[:1]", "probability is"),
             ("above < top_p", "above + mass < top_p", "probability is"),
             ("drawn = mx.random.categorical(logits)", "drawn = mx.argmax(logits, axis=-1)", "standard deviations"),
             ("import mlx.core", "import mlx.cores", "cannot be read"),
@@ -141,7 +142,7 @@ class TestCommand:
     def test_a_damaged_sampler_does_not_hold(self, old, new, reason, tmp_path):
         run = a_folder(tmp_path / "run", *STAGES["the paper's"])
         preset.make(run)
-        file = run / "export" / "preset" / "two_stage.py"
+        file = run / "export" / "preset" / "ssd_sampler.py"
         assert old in file.read_text()
         file.write_text(file.read_text().replace(old, new))
         with pytest.raises(WorkFailed, match=reason):
@@ -150,7 +151,7 @@ class TestCommand:
     def test_the_settings_are_checked_too(self, tmp_path):
         run = a_folder(tmp_path / "run", *STAGES["the paper's"])
         preset.make(run)
-        (run / "export" / "preset" / "preset.json").write_text('{"train": {}}')
+        (run / "export" / "preset" / "preset.json").write_text('{"stages": []}')
         with pytest.raises(WorkFailed, match="does not hold the recipe"):
             preset.check(run)
         assert invoke(run, "--target", "preset", "--check").exit_code == 1
@@ -177,13 +178,13 @@ def llama_cpp(chain: Chain, logits: np.ndarray) -> np.ndarray:
 
 class TestLlamaCpp:
     def of(self, train, evaluation):
-        return chain_of(DecodingPolicy(**train), DecodingPolicy(**evaluation))
+        return chain_of([DecodingPolicy(**train), DecodingPolicy(**evaluation)])
 
     def test_the_chain_is_two_stage_decoding_of_the_temperatures_it_says(self):
         chain = self.of(*STAGES["the paper's"])
         assert chain.samplers == "top_k;" + 5 * "temperature;" + "top_p;temperature;top_p"
         assert chain.arguments.endswith("--temp 1.099 --top-k 20 --top-p 0.8")
-        policy = TwoStagePolicy(*chain.stages)
+        policy = StagedPolicy(*chain.stages)
         random = np.random.default_rng(0)
         for spread in np.linspace(0.5, 8, 30):
             logits = random.normal(size=400) * spread
@@ -193,7 +194,7 @@ class TestLlamaCpp:
     def test_of_the_papers_models(self, name):
         """One in which a stage heats and the other cools has no chain."""
         recipe = Recipe.load(name)
-        found = chain_of(*preset.policy_of(recipe).stages)
+        found = chain_of([policy_of(recipe.sample.decoding), policy_of(recipe.evaluate.decoding)])
         heats = {stage.temperature > 1 for stage in (recipe.sample.decoding, recipe.evaluate.decoding)}
         if len(heats) == 2 and recipe.evaluate.decoding.temperature != 1:
             assert isinstance(found, str) and "heats" in found
@@ -202,7 +203,7 @@ class TestLlamaCpp:
             assert first.temperature == pytest.approx(recipe.sample.decoding.temperature, rel=0.02)
             assert second.temperature == pytest.approx(recipe.evaluate.decoding.temperature, rel=0.02)
             logits = np.random.default_rng(2).normal(size=300) * 3
-            policy = TwoStagePolicy(*found.stages)
+            policy = StagedPolicy(*found.stages)
             assert np.abs(llama_cpp(found, logits) - policy.reference_probabilities(logits)).max() < 1e-12
 
     def test_what_has_no_chain(self):
@@ -217,7 +218,7 @@ class TestLlamaCpp:
         run = a_folder(tmp_path / "run", *STAGES["the paper's"])
         preset.make(run)
         said = " ".join((run / "export" / "preset" / "README.md").read_text().split())
-        assert self.of(*STAGES["the paper's"]).arguments in said and "1.603 for the first and 1.099" in said
+        assert self.of(*STAGES["the paper's"]).arguments in said and "1.603 and 1.099, in this order" in said
         assert "Nothing yet: this run has not been evaluated" in said and "LM Studio" in said
         other = a_folder(tmp_path / "other", *STAGES["the paper's"])
         shutil.copy(run / "recipe.yaml", other)

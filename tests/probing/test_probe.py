@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from mlx_ssd import assets, pipeline
 from mlx_ssd.cli import main
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.probing import probe, words
 from mlx_ssd.probing.probe import answer
@@ -47,9 +47,9 @@ def like(temperature, top_p, two_stage=None):
     """Pass rates by how near a decoding is to the base's optimum, and to the two-stage optimum of a policy."""
 
     def rate(policy):
-        if isinstance(policy, TwoStagePolicy):
-            best, height = two_stage[policy.train]
-            return height - abs(policy.evaluation.temperature - best)
+        if isinstance(policy, StagedPolicy):
+            best, height = two_stage[policy.stages[0]]
+            return height - abs(policy.stages[-1].temperature - best)
         return 0.6 - abs(policy.temperature - temperature) - abs(policy.top_p - top_p)
 
     return rate
@@ -60,11 +60,11 @@ def like(temperature, top_p, two_stage=None):
 
 def test_temperatures_of_the_two_stages_multiply_to_the_same_grid(tmp_path):
     asked = question(tmp_path)
-    of_paper = [entry.policy.evaluation.temperature for entry in asked.two_stage(PAPER)]
+    of_paper = [entry.policy.stages[-1].temperature for entry in asked.two_stage(PAPER)]
     assert of_paper == [0.6, 0.75, 0.9, 1.05, 1.2]
-    of_mild = [entry.policy.evaluation.temperature for entry in asked.two_stage(MILD)]
+    of_mild = [entry.policy.stages[-1].temperature for entry in asked.two_stage(MILD)]
     np.testing.assert_allclose(np.array(of_mild) * 1.3, np.array(of_paper) * 1.6, atol=0.01)
-    assert {entry.policy.evaluation.top_p for entry in asked.two_stage(PAPER)} == {0.8}
+    assert {entry.policy.stages[-1].top_p for entry in asked.two_stage(PAPER)} == {0.8}
     assert len({entry.generations for entry in asked.entries()}) == len(asked.entries()) == len(asked.base()) + 10
 
 
@@ -175,7 +175,7 @@ def test_facts_from_grades(tmp_path):
     assert facts["test"] == {"problems": 200, "samples_per_problem": 8}
     assert mild["room"]["low"] < 0.3 < mild["room"]["high"] and paper["room"]["low"] < 0.1 < paper["room"]["high"]
     assert mild["measured"]["low"] < mild["room"]["low"]
-    entry = next(e for e in asked.two_stage(MILD) if e.policy.evaluation.temperature == 1.29)
+    entry = next(e for e in asked.two_stage(MILD) if e.policy.stages[-1].temperature == 1.29)
     grades = [json.loads(line)["verdict"] for line in entry.grades.read_text().splitlines()]
     assert mild["best"]["pass_at"]["1"] == pytest.approx(grades.count("pass") / len(grades))
     right = np.array([v == "pass" for v in grades]).reshape(100, 5)

@@ -10,7 +10,7 @@ BEATS, EVEN, LOSES = (0.01, 0.04), (-0.02, 0.02), (-0.04, -0.01)
 
 def said(problems=100, run="runs/my run", **found):
     """Comparisons by name: student_base=BEATS, twostage_best=EVEN, …"""
-    names = {"twostage": "two-stage", "best": "base-best"}
+    names = {"twostage": "two-stage", "threestage": "3-stage", "best": "base-best"}
     comparisons = []
     for pair, (low, high) in found.items():
         arm, against = (names.get(name, name) for name in pair.split("_"))
@@ -24,6 +24,12 @@ def said(problems=100, run="runs/my run", **found):
 def test_it_names_the_command():
     (line,) = said(student_best=BEATS, student_twostage=EVEN, twostage_best=BEATS)
     assert "without training" in line and line.endswith("mlx-ssd export 'runs/my run' --target preset")
+
+
+def test_after_several_rounds_it_is_the_rule_of_all_of_them():
+    (line,) = said(student_best=BEATS, student_threestage=EVEN, threestage_best=BEATS)
+    assert line.startswith("3-stage decoding has as much without training")
+    assert not said(student_best=BEATS, student_threestage=BEATS, tokens_twostage=EVEN)  # another arm's rule
 
 
 @pytest.mark.parametrize(

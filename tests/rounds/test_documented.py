@@ -35,6 +35,8 @@ def test_the_sentences(results):
     assert f"{plain(results.interval(rule))} % of the test problems" in PAGE
     assert f"{signed(results.compare(rule, base).whole)} points more than the base at its best" in PAGE
     assert f"the student less that rule is {signed(results.compare(student, rule).whole)}." in PAGE
+    alone = results.of_test(results.controls("falling")["two-stage decoding"], 1)
+    assert f"*falling*, below, is {signed(results.compare(student, alone).whole)} points above these" in PAGE
     fresh = results.of_test(results.kept("base-fresh"), 1)
     two_stage = results.of_test(results.controls("base-fresh")["two-stage decoding"], 1)
     assert f"two-stage decoding ({signed(results.compare(fresh, two_stage).whole)})" in PAGE

@@ -61,6 +61,8 @@ def test_rounds_may_be_written_as_their_count():
         ("rounds: 2\nevaluate: {curve: null}", "needs evaluate.curve"),
         ("rounds: 2\nsample: {engine: torch}", "give rounds.teacher base"),
         ("arms: [{name: round-2, set: {train.rank: 2}}]", "that name is taken"),
+        ("arms: [{name: 3-stage, set: {train.rank: 2}}]", "that name is taken"),
+        ("arms: [{name: two-stage, set: {train.rank: 2}}]", "that name is taken"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(text, said):

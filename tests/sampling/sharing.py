@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ssd import models
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.rng import sample_key
 from mlx_ssd.problems import read_problems
 from mlx_ssd.prompts import render
@@ -22,7 +22,7 @@ from mlx_ssd.sections import Model, ProblemSource, Prompt
 POLICIES = (
     DecodingPolicy(1.6, 20, 0.8),
     DecodingPolicy(0.8, 0, 0.9, "mlx_lm"),
-    TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
+    StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
     DecodingPolicy(0.0),
     DecodingPolicy(1.0),
 )

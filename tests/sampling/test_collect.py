@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_ssd import models
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput
 from mlx_ssd.problems import read_problems
 from mlx_ssd.records import Generation
@@ -13,7 +13,7 @@ from mlx_ssd.storage import Journal
 
 POLICIES = (
     DecodingPolicy(0.7),
-    TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
+    StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
 )
 ALL = {(number, sample) for number in range(3) for sample in range(2)}
 

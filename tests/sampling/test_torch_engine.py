@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlx_ssd import models, pipeline
 from mlx_ssd.decoding.divergence import boundary_distance
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.problems import read_problems
@@ -39,7 +39,7 @@ POLICIES = (
     DecodingPolicy(1.0, 20, 0.8),
     DecodingPolicy(0.7),
     DecodingPolicy(0.0),
-    TwoStagePolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
+    StagedPolicy(DecodingPolicy(1.6, 20, 0.8), DecodingPolicy(1.1, 10, 0.8)),
 )
 
 

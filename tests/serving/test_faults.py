@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.faulty_server import FAULTS, Canned, FaultyServer
 from mlx_ssd import models
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.sampling.loops import LoopStop
 from mlx_ssd.sampling.server import asking
@@ -275,4 +275,4 @@ def test_ids_that_were_given_say_so_too(undisturbed, tmp_path):
 
 def test_two_stage_decoding_cannot_be_asked_of_a_server(tmp_path):
     with FaultyServer(Canned(END)) as server, pytest.raises(BadInput, match="one temperature, top-k and top-p"):
-        draw(unlooked(server.url), tmp_path / "samples.jsonl", TwoStagePolicy(PAPER, DecodingPolicy(0.9)))
+        draw(unlooked(server.url), tmp_path / "samples.jsonl", StagedPolicy(PAPER, DecodingPolicy(0.9)))

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, TwoStagePolicy
+from mlx_ssd.decoding.policy import ORDERS, DecodingPolicy, StagedPolicy
 from mlx_ssd.torch_ref.distribution import probabilities
 from mlx_ssd.torch_ref.loss import cross_entropies
 from mlx_ssd.torch_ref.optimizer import Optimizer
@@ -21,7 +21,8 @@ POLICIES = [
     for recipe in ((1.6, 20, 0.8), (0.7, 20, 0.8), (1.3, 0, 0.9), (0.9, 5, 1.0), (0.0, 20, 0.8), (1.0, 1, 0.5))
     for order in ORDERS
 ]
-POLICIES += [TwoStagePolicy(policy, DecodingPolicy(0.7, 10, 0.9)) for policy in POLICIES[:3]]
+POLICIES += [StagedPolicy(policy, DecodingPolicy(0.7, 10, 0.9)) for policy in POLICIES[:3]]
+POLICIES.append(StagedPolicy(POLICIES[0], POLICIES[1], DecodingPolicy(1.2, 10, 0.9)))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name())

@@ -1,4 +1,4 @@
-"""Two-stage decoding as a product: a sampler for mlx-lm that does with the base what a student would do.
+"""Staged decoding as a product: a sampler for mlx-lm that does with the base what a student would do.
 
 No training is needed, only a recipe: a run's, trained or not, or a probe's. What is written is checked against the
 specification (decoding/policy.py), in probabilities and in draws.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlx_ssd import models
-from mlx_ssd.decoding.policy import DecodingPolicy, TwoStagePolicy
+from mlx_ssd.arms import students
+from mlx_ssd.controls import ideal_student, policy_of
+from mlx_ssd.decoding.policy import StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.export.preset.llama_cpp import Chain, chain_of
 from mlx_ssd.layout import MAIN, RunFiles
@@ -23,14 +27,34 @@ from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import atomic_directory, read_json
 
 NAME = "preset"
-SAMPLER, SETTINGS, CARD = "two_stage.py", "preset.json", "README.md"
+SAMPLER, SETTINGS, CARD = "ssd_sampler.py", "preset.json", "README.md"
 ROWS, VOCABULARY, DRAWS = 64, 2000, 20_000  # of the check
 TOLERANCE = 1e-5  # of a probability: float32 beside float64
 MOST_DEVIATIONS = 6.0  # of the frequency of a draw: further off by chance less than once in 1e8
 
 
-def recipe_of(directory: Path, arm: str = MAIN) -> Recipe:
-    """Of a run's or a probe's folder. Raises BadInput where there is none, or a stage that the preset cannot hold."""
+@dataclass(frozen=True)
+class Rule:
+    """A decoding rule of the base, and the recipe of the student that it stands for."""
+
+    recipe: Recipe
+    policy: StagedPolicy
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        names = ("temperature", "top_k", "top_p")
+        return [{name: getattr(stage, name) for name in names} for stage in self.policy.stages]
+
+    @property
+    def effective_temperature(self) -> float:
+        return prod(stage.temperature for stage in self.policy.stages)
+
+
+def rule_of(directory: Path, arm: str = MAIN) -> Rule:
+    """Of a run's or a probe's folder: two stages, and one more for each further round up to the kept one.
+
+    Raises BadInput where there is none, or a stage that the preset cannot hold.
+    """
     path = RunFiles(directory).recipe
     if not path.exists():
         raise BadInput(f"{directory} has no recipe.yaml; give a run's folder, or a probe's")
@@ -38,16 +62,18 @@ def recipe_of(directory: Path, arm: str = MAIN) -> Recipe:
     names = (MAIN, *(found.name for found in recipe.arms))
     if arm not in names:
         raise BadInput(f"--arm {arm}: {directory} has {', '.join(names)}")
-    recipe = recipe.of_arm(arm)
-    for key, decoding in (("sample", recipe.sample.decoding), ("evaluate", recipe.evaluate.decoding)):
+    student = next(found for found in students(recipe, directory) if found.name == arm)
+    own = student.recipe
+    for key, decoding in (("sample", own.sample.decoding), ("evaluate", own.evaluate.decoding)):
         if decoding.order != "temperature_first":
             raise BadInput(f"{key}.decoding.order is {decoding.order}; the preset is written for temperature_first")
-    return recipe
-
-
-def policy_of(recipe: Recipe) -> TwoStagePolicy:
-    stages = (recipe.sample.decoding, recipe.evaluate.decoding)
-    return TwoStagePolicy(*(DecodingPolicy(**stage.model_dump()) for stage in stages))
+    policy = ideal_student(student, policy_of(own.evaluate.decoding))
+    if policy is None:
+        raise BadInput(
+            f"{arm} samples from the base as it is (T 1, no top-k, no top-p), so that an ideal student is the base; "
+            "decode it as evaluate.decoding says"
+        )
+    return Rule(own, policy)
 
 
 def folder_of(directory: Path, arm: str) -> Path:
@@ -59,15 +85,15 @@ def make(directory: Path, arm: str = MAIN) -> dict[str, Any]:
     """Write and check RUN/export/preset; what verify.json holds."""
     from mlx_ssd.export.preset.card import card
 
-    recipe = recipe_of(directory, arm)
+    rule = rule_of(directory, arm)
     with atomic_directory(folder_of(directory, arm)) as partial:
-        (partial / SAMPLER).write_text(sampler_text(recipe), encoding="utf-8")
-        chain = chain_of(*policy_of(recipe).stages)
-        _write_json(partial / SETTINGS, settings(recipe, chain))
-        facts = verify(partial, recipe)
+        (partial / SAMPLER).write_text(sampler_text(rule), encoding="utf-8")
+        chain = chain_of(rule.policy.stages)
+        _write_json(partial / SETTINGS, settings(rule, chain))
+        facts = verify(partial, rule)
         if facts["failures"]:
             raise WorkFailed(f"the preset was not written: {'; '.join(facts['failures'])}")
-        (partial / CARD).write_text(card(directory, recipe, chain, facts), encoding="utf-8")
+        (partial / CARD).write_text(card(directory, rule, chain, facts), encoding="utf-8")
         _write_json(partial / "verify.json", facts)
     return facts
 
@@ -75,22 +101,23 @@ def make(directory: Path, arm: str = MAIN) -> dict[str, Any]:
 def check(directory: Path, arm: str = MAIN) -> dict[str, Any]:
     """Verify what is there, as it is."""
     folder = folder_of(directory, arm)
-    facts = verify(folder, recipe_of(directory, arm))
+    facts = verify(folder, rule_of(directory, arm))
     if facts["failures"]:
         raise WorkFailed(f"{folder} does not hold: {'; '.join(facts['failures'])}")
     return facts
 
 
-def sampler_text(recipe: Recipe) -> str:
-    text = files("mlx_ssd.export.preset").joinpath("two_stage.py.txt").read_text(encoding="utf-8")
+def sampler_text(rule: Rule) -> str:
+    recipe = rule.recipe
+    text = files("mlx_ssd.export.preset").joinpath(f"{SAMPLER}.txt").read_text(encoding="utf-8")
     options: dict[str, Any] = {"enable_thinking": recipe.prompt.enable_thinking}
     if recipe.prompt.reasoning_effort:
         options["reasoning_effort"] = recipe.prompt.reasoning_effort
     values = {
         "@BASE@": base_name(recipe),
         "@LOAD@": load_name(recipe),
-        "@TRAIN@": repr(_stage(recipe.sample.decoding)),
-        "@EVALUATION@": repr(_stage(recipe.evaluate.decoding)),
+        "@KIND@": rule.policy.kind.capitalize(),
+        "@STAGES@": "\n".join(f"    {stage!r}," for stage in rule.stages),
         "@SYSTEM@": repr(recipe.prompt.system),
         "@TEMPLATE@": repr(options),
         "@MAX_TOKENS@": str(recipe.evaluate.max_tokens),
@@ -113,37 +140,34 @@ def load_name(recipe: Recipe) -> str:
     return recipe.model.path if models.is_hub_name(recipe.model.path) else f"path/to/{base_name(recipe)}"
 
 
-def settings(recipe: Recipe, chain: Chain | str) -> dict[str, Any]:
+def settings(rule: Rule, chain: Chain | str) -> dict[str, Any]:
     """What preset.json holds."""
-    train, evaluation = recipe.sample.decoding, recipe.evaluate.decoding
-    found: dict[str, Any] = {"v": 1, "recipe": recipe.name, "base": base_name(recipe)}
+    recipe = rule.recipe
+    found: dict[str, Any] = {"v": 2, "recipe": recipe.name, "base": base_name(recipe)}
     if recipe.model.revision:
         found["revision"] = recipe.model.revision
-    found |= {"train": _stage(train), "evaluation": _stage(evaluation), "system": recipe.prompt.system}
-    found["effective_temperature"] = train.temperature * evaluation.temperature
+    found |= {"stages": rule.stages, "system": recipe.prompt.system}
+    found["effective_temperature"] = rule.effective_temperature
     if isinstance(chain, Chain):
-        first, second = chain.stages
-        found["llama_cpp"] = {
-            "arguments": chain.arguments,
-            "train_temperature": first.temperature,
-            "evaluation_temperature": second.temperature,
-        }
+        temperatures = [stage.temperature for stage in chain.stages]
+        found["llama_cpp"] = {"arguments": chain.arguments, "temperatures": temperatures}
     return found
 
 
-def verify(folder: Path, recipe: Recipe) -> dict[str, Any]:
+def verify(folder: Path, rule: Rule) -> dict[str, Any]:
     """The written sampler beside the specification, on rows of logits from flat to sharp. `failures` is empty where
     all is well."""
     import mlx.core as mx
 
-    facts: dict[str, Any] = {"v": 1, "target": NAME, "recipe": recipe.name, "base": base_name(recipe), "failures": []}
+    recipe, policy, kind = rule.recipe, rule.policy, rule.policy.kind
+    facts: dict[str, Any] = {"v": 1, "target": NAME, "kind": kind, "recipe": recipe.name, "base": base_name(recipe)}
+    facts["failures"] = []
     if missing := [name for name in (SAMPLER, SETTINGS) if not (folder / name).is_file()]:
         return facts | {"failures": [f"{folder} has no {', '.join(missing)}"], "verdict": "fail"}
     try:
         module, held = load(folder / SAMPLER), read_json(folder / SETTINGS)
     except (SyntaxError, ImportError, ValueError) as error:
         return facts | {"failures": [f"{folder} cannot be read: {error}"], "verdict": "fail"}
-    policy = policy_of(recipe)
     random = np.random.default_rng(0)
     logits = random.normal(size=(ROWS, VOCABULARY)) * np.linspace(0.5, 8, ROWS)[:, None]
     logits = logits.astype(np.float32)
@@ -155,32 +179,27 @@ def verify(folder: Path, recipe: Recipe) -> dict[str, Any]:
     largest = float(np.abs(found - expected).max())
     row = int(np.argmax((expected > 0).sum(axis=-1)))
     mx.random.seed(0)
-    drawn = np.array(module.two_stage(mx.broadcast_to(mx.array(logits[row]), (DRAWS, VOCABULARY))))
+    drawn = np.array(module.sampler(mx.broadcast_to(mx.array(logits[row]), (DRAWS, VOCABULARY))))
     shares = np.bincount(drawn, minlength=VOCABULARY) / DRAWS
     spread = np.sqrt(np.maximum(expected[row] * (1 - expected[row]) / DRAWS, 1 / DRAWS**2))
     deviations = float((np.abs(shares - expected[row]) / spread).max())
     facts |= {"probabilities": {"rows": ROWS, "vocabulary": VOCABULARY, "max_abs": largest, "tolerance": TOLERANCE}}
     facts["draws"] = {"count": DRAWS, "tokens": int((expected[row] > 0).sum()), "largest_deviations": deviations}
     if not largest <= TOLERANCE:
-        facts["failures"].append(f"a probability is {largest:.2g} from two-stage decoding's, more than {TOLERANCE:g}")
+        facts["failures"].append(f"a probability is {largest:.2g} from {kind} decoding's, more than {TOLERANCE:g}")
     if not deviations <= MOST_DEVIATIONS or shares[expected[row] == 0].any():
-        facts["failures"].append(f"draws are {deviations:.1f} standard deviations from two-stage decoding's")
-    said = (held.get("train"), held.get("evaluation"))
-    if said != (_stage(recipe.sample.decoding), _stage(recipe.evaluate.decoding)):
+        facts["failures"].append(f"draws are {deviations:.1f} standard deviations from {kind} decoding's")
+    if held.get("stages") != rule.stages:
         facts["failures"].append(f"{SETTINGS} does not hold the recipe's decodings")
     return facts | {"verdict": "fail" if facts["failures"] else "pass"}
 
 
 def load(path: Path) -> Any:
     """The written file as a module."""
-    spec = importlib.util.spec_from_file_location("two_stage", path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _stage(decoding: Any) -> dict[str, Any]:
-    return {"temperature": decoding.temperature, "top_k": decoding.top_k, "top_p": decoding.top_p}
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlx_ssd.layout import BASE, MAIN
+from mlx_ssd.sections import STAGED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
@@ -68,8 +69,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     for name in names:
         if name in found:
             continue
-        if name in KNOWN:
-            found[name] = KNOWN[name]
+        known = KNOWN.get("two-stage" if STAGED.fullmatch(name) else name)
+        if known and known not in found.values():
+            found[name] = known
         else:
             cycles = (COLOURS, DASHES, MARKERS, HATCHES)
             found[name] = Look(*(cycle[others % len(cycle)] for cycle in cycles))
