@@ -2,9 +2,10 @@
 
     python -m benchmarks.ranks [speed kills]
 
-speed  one BLAS thread a rank: the embedded model's samples drawn by one rank, by two, and by one with two threads,
-       which is what a single machine would do. Contestants take turns; the time is that of the drawing, in which the
-       second rank also has to join and to load the model
+speed  one BLAS thread a rank: the embedded model's samples drawn by one rank, by two, by one with two threads, which
+       is what a single machine would do, and by two that know nothing of each other, half the problems each: what the
+       machine's two cores have at the most. Contestants take turns; the time is that of the drawing, in which the
+       second of two ranks also has to join and to load the model
 kills  KILL -9 (or STOP) of a random process of the two at a random point, a run each time: samples lost, doubled or
        different from those of one rank alone, and the longest time in which nothing reached the journal
 
@@ -38,7 +39,7 @@ from benchmarks.turns import turns
 from mlx_ssd.distributed import address
 from mlx_ssd.errors import WorkFailed
 
-ONE, TWO, THREADS = "one rank", "two ranks", "one rank, two threads"
+ONE, TWO, THREADS, HALVES = "one rank", "two ranks", "one rank, two threads", "two apart, half each"
 WORKER, ITS_PROCESS, RANK_0, STOPPED = "the worker", "the worker's process", "rank 0's process", "the worker, stopped"
 VICTIMS = (WORKER, RANK_0, ITS_PROCESS, STOPPED)
 SAMPLES, MAX_TOKENS, ROWS = 4, 128, 64  # of `speed`
@@ -74,11 +75,30 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _speed(options: argparse.Namespace) -> Iterator[Row]:
-    for number, contestant in turns((ONE, TWO, THREADS), options.rounds):
+    for number, contestant in turns((ONE, TWO, THREADS, HALVES), options.rounds):
         load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory() as folder:
-            row = _drawn(contestant, options.problems, Path(folder))
+            if contestant == HALVES:
+                row = _apart(options.problems, Path(folder))
+            else:
+                row = _drawn(contestant, options.problems, Path(folder))
         yield {"round": number, "contestant": contestant, "load": load, **row}
+
+
+def _apart(problems: int, folder: Path) -> Row:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    half, parts = problems // 2, (folder / "first", folder / "second")
+    processes = [
+        subprocess.Popen(_draw(part, half, 0, number * half), env=environment, stdout=subprocess.PIPE, text=True)
+        for number, part in enumerate(parts)
+    ]
+    found = [json.loads(process.communicate()[0]) for process in processes]
+    counted = {name: sum(one[name] for one in found) for name in ("tokens", "completions")}
+    return {"threads": "1", "problems": 2 * half, "seconds": max(one["seconds"] for one in found), **counted}
+
+
+def _draw(folder: Path, problems: int, port: int, skip: int = 0) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.ranks", "--draw", str(folder), str(problems), str(port), str(skip)]
 
 
 def _drawn(contestant: str, problems: int, folder: Path) -> Row:
@@ -93,7 +113,7 @@ def _drawn(contestant: str, problems: int, folder: Path) -> Row:
             command = [sys.executable, "-m", "mlx_ssd.distributed", json.dumps(settings)]
             worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
             worker.stdout.readline()  # it waits for a run
-        command = [sys.executable, "-m", "benchmarks.ranks", "--draw", str(folder), str(problems), str(port)]
+        command = _draw(folder, problems, port)
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         return {"threads": threads, "problems": problems, **json.loads(done.stdout)}
     finally:
@@ -102,7 +122,7 @@ def _drawn(contestant: str, problems: int, folder: Path) -> Row:
             worker.wait()
 
 
-def draw(folder: Path, problems: int, port: int) -> Row:
+def draw(folder: Path, problems: int, port: int, skip: int) -> Row:
     """In a process of its own: what `collect` says of its work."""
     from mlx_ssd import models
     from mlx_ssd.decoding.policy import DecodingPolicy
@@ -118,7 +138,7 @@ def draw(folder: Path, problems: int, port: int) -> Row:
     return collect(
         [Target(folder / "samples.jsonl", DecodingPolicy(1.6, 20, 0.8))],
         Sample,
-        read_problems(ProblemSource(limit=problems), "train"),
+        read_problems(ProblemSource(limit=problems, skip=skip), "train"),
         model,
         tokenizer,
         prompt=Prompt(),
@@ -238,10 +258,12 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for found in newest_runs(rows):
         if found[0]["experiment"] == "speed":
-            one, two, threads = _contestants(found)
+            one, two, threads, halves = _contestants(found)
             what = "drawing with two ranks on loopback, one BLAS thread each"
             lines.append((what, ONE, "1.6", ratio(one, two, seconds)))
             lines.append(("the same", THREADS, "", ratio(threads, two, seconds)))
+            what = "two that know nothing of each other, half the problems each"
+            lines.append((what, ONE, "", ratio(one, halves, seconds)))
         else:
             hit = [row for row in found if row["hit"]]
             wrong = sum(row["lost"] + row["doubled"] + row["differ"] for row in found)
@@ -289,11 +311,11 @@ def render(rows: Sequence[Row]) -> str:
 
 def _contestants(found: list[Row]) -> tuple[list[Row], ...]:
     whole = whole_rounds(found, "contestant")
-    return tuple(pick(whole, contestant=name) for name in (ONE, TWO, THREADS))
+    return tuple(pick(whole, contestant=name) for name in (ONE, TWO, THREADS, HALVES))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--draw"]:
-        print(json.dumps(draw(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
+        print(json.dumps(draw(Path(sys.argv[2]), *map(int, sys.argv[3:]))))
     else:
         sys.exit(journal.start("ranks", make_parser(), ("speed", "kills"), run))

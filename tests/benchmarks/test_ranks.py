@@ -20,10 +20,12 @@ def test_ratios_are_of_one_round_and_of_the_newest_run():
     rows = [speed(0, ranks.ONE, 99.0, started="1")]
     for number, factor in ((0, 2.0), (1, 1.5)):
         rows += [speed(number, ranks.ONE, 10 * factor), speed(number, ranks.TWO, 10), speed(number, ranks.THREADS, 12)]
+        rows.append(speed(number, ranks.HALVES, 8))
     rows += [speed(2, ranks.ONE, 1.0)]  # the program was stopped in this round
     table = ranks.table(rows)
     assert "| one rank | 1.6 | 1.75 [1.50, 2.00] |" in table
     assert "| one rank, two threads |  | 1.20 [1.20, 1.20] |" in table
+    assert "half the problems each | one rank |  | 2.19 [1.88, 2.50] |" in table
 
 
 @pytest.mark.parametrize("field", ["lost", "doubled", "differ"])

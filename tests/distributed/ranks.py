@@ -28,9 +28,15 @@ def targets(folder: Path) -> list[Target]:
 
 
 def lead(
-    folder: Path, port: int | None, adapter: Path | None = None, problems: int = PROBLEMS, lost: float = 8.0
+    folder: Path,
+    port: int | None,
+    adapter: Path | None = None,
+    problems: int = PROBLEMS,
+    lost: float = 8.0,
+    rows: int = 8,
 ) -> None:
-    """Complete the journals in `folder`, and let workers in at `port` where one is given."""
+    """Complete the journals in `folder`, and let workers in at `port` where one is given. With few rows it draws slowly
+    enough for a worker to come in time, however busy the machine is."""
     storage.FLUSH_SECONDS = 0
     coordinator.LOST_SECONDS = lost
     source = models.locate(Model())
@@ -44,7 +50,7 @@ def lead(
         prompt=Prompt(),
         samples_per_problem=2,
         max_tokens=48,
-        rows=8,
+        rows=rows,
         memory_gb=None,
         loops=None,
         seed=0,

@@ -73,7 +73,7 @@ def drawn_by_workers(folder):
 
 def test_two_ranks_draw_what_one_draws(alone, tmp_path):
     port = free_port()
-    with ranks(Forked(follow, port), Forked(lead, tmp_path, port)) as (_, leader):
+    with ranks(Forked(follow, port), Forked(lead, tmp_path, port, None, PROBLEMS, 8.0, 2)) as (_, leader):
         assert ended(leader) == 0
     assert lines(tmp_path) == alone
     assert 0 < drawn_by_workers(tmp_path) < 4 * PROBLEMS
@@ -84,7 +84,7 @@ def test_a_student_goes_over_the_line_and_draws_what_it_draws_here(alone, tmp_pa
     assert Forked(make_adapter, adapter).wait() == 0
     assert Forked(lead, here, None, adapter, STUDENT).wait() == 0
     port = free_port()
-    with ranks(Forked(follow, port), Forked(lead, both, port, adapter, STUDENT)) as (_, leader):
+    with ranks(Forked(follow, port), Forked(lead, both, port, adapter, STUDENT, 8.0, 1)) as (_, leader):
         assert ended(leader) == 0
     assert lines(both) == lines(here)
     assert drawn_by_workers(both) > 0
