@@ -6,8 +6,9 @@ did to wrong tokens at either.
 
 For each test problem solutions are written without noise. Those that begin as an answer does tell which tokens are
 right at its next position: one, a *true lock*; several, a *true fork*. Where an answer has left what any of them begins
-with, nothing is known, nor where fewer than FEWEST of them are left. Masses are of the ten likeliest tokens that an
-analysis keeps, at temperature 1; intervals are over problems. Writes results/labels.{json,md}.
+with, no token is right any more; where fewer than FEWEST of them are left, nothing is known. Masses are of the ten
+likeliest tokens that an analysis keeps, at temperature 1 and as the run's evaluation decodes them; intervals are over
+problems. Writes results/labels.{json,md}.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,15 +36,21 @@ from mlx_ssd import models
 from mlx_ssd.analysis import store
 from mlx_ssd.analysis.labels import ALTERNATIVES, FORK, LOCK, RULE
 from mlx_ssd.analysis.summary import ratio
+from mlx_ssd.controls import policy_of
+from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, SsdError
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sections import Model
 from mlx_ssd.storage import write_atomic
 
-SOLUTIONS = 4000  # a problem
+SOLUTIONS = 40_000  # a problem
 FEWEST = 50  # of them that must be left to say what is right
-TRUE_LOCK, TRUE_FORK, NOT_KNOWN = "one right token", "several right tokens", "not known"
+TRUE_LOCK, TRUE_FORK = "one right token", "several right tokens"
+AS_LOCK, AS_FORK = (f"{TRUE_LOCK}, called {name}" for name in ("lock", "fork"))
+GONE, TOO_FEW = "none: the answer has gone wrong", "not known: too few solutions begin so"
+NOT_KNOWN = -1  # how many tokens are right
+QUANTITIES = ("wrong", "entropy", "decoded_wrong", "decoded_entropy")
 SEED = 0  # of the shipped problems
 RULES = (RULE, *ALTERNATIVES)
 RESAMPLES = 2000
@@ -57,33 +65,31 @@ class Node:
     after: dict[int, Node] = field(default_factory=dict)
 
 
-def beginnings(solutions: Iterable[Sequence[int]]) -> Node:
+def beginnings(solutions: Iterable[tuple[Sequence[int], int]]) -> Node:
+    """solutions: each with how often it was written."""
     root = Node()
-    for tokens in solutions:
+    for tokens, count in solutions:
         node = root
-        node.count += 1
+        node.count += count
         for token in tokens:
             node = node.after.setdefault(token, Node())
-            node.count += 1
+            node.count += count
     return root
 
 
 def right_tokens(root: Node, answer: Sequence[int]) -> Iterator[set[int] | None]:
     """At each position of an answer; None where that is not known."""
-    node: Node | None = root
+    node = root
     for token in answer:
-        yield set(node.after) if node and node.count >= FEWEST else None
-        node = node.after.get(token) if node else None
+        yield set(node.after) if node.count >= FEWEST or not node.count else None
+        node = node.after.get(token, Node()) if node.count >= FEWEST or not node.count else node
 
 
-def solutions_of(problem: Problem, tokenizer: Any) -> Iterator[list[int]]:
-    """Token ids as the model was trained on them, the end of turn included."""
-    rng, seen = random.Random(problem.prompt), {}
-    for _ in range(SOLUTIONS):
-        code = write_solution(problem, rng, CLEAN)
-        if code not in seen:
-            seen[code] = list(encode(tokenizer, problem.prompt, code)[1])
-        yield seen[code]
+def solutions_of(problem: Problem, tokenizer: Any) -> Iterator[tuple[list[int], int]]:
+    """Token ids as the model was trained on them, the end of turn included, and how often each was written."""
+    rng = random.Random(problem.prompt)
+    for code, count in Counter(write_solution(problem, rng, CLEAN) for _ in range(SOLUTIONS)).items():
+        yield list(encode(tokenizer, problem.prompt, code)[1]), count
 
 
 def at_token(right: set[int], ids: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
@@ -105,23 +111,29 @@ def known_right(
     return [list(right_tokens(roots[text.problem_id], text.completion_ids)) for text in texts]
 
 
-def measure(folder: Path, arm: str, rights: Sequence[Sequence[set[int] | None]]) -> Measures:
-    """Of every analysed token a row: its text, how many tokens are right there (0: not known), its label by each rule,
-    and of base and student the mass of wrong tokens and the entropy among right ones."""
-    found: dict[str, list[Any]] = {name: [] for name in ("text", "right", "wrong", "entropy")}
+def measure(
+    folder: Path, arm: str, rights: Sequence[Sequence[set[int] | None]], evaluation: DecodingPolicy
+) -> Measures:
+    """Of every analysed token a row: its text, how many tokens are right there, its label by each rule, and of base and
+    student QUANTITIES."""
+    found: dict[str, list[Any]] = {name: [] for name in ("text", "right", *QUANTITIES)}
     labels = {rule.words: [] for rule in RULES}
     for part in store.parts(folder, arm):
         of = part.columns
         for rule in RULES:
             labels[rule.words].append(rule.labels(of))
         for row in range(part.tokens):
-            right = rights[of["text"][row]][of["position"][row]] or set()
-            top = [(of[f"{side}.top_ids"][row], of[f"{side}.top_probabilities"][row]) for side in store.SIDES]
-            sides = [at_token(right, *likeliest) for likeliest in top]
+            right = rights[of["text"][row]][of["position"][row]]
             found["text"].append(of["text"][row])
-            found["right"].append(len(right))
-            found["wrong"].append([wrong for wrong, _ in sides])
-            found["entropy"].append([entropy for _, entropy in sides])
+            found["right"].append(NOT_KNOWN if right is None else len(right))
+            sides = []
+            for side in store.SIDES:
+                ids, masses = of[f"{side}.top_ids"][row], of[f"{side}.top_probabilities"][row].astype(np.float64)
+                with np.errstate(divide="ignore"):
+                    decoded = evaluation.reference_probabilities(np.log(masses))
+                sides.append((*at_token(right or set(), ids, masses), *at_token(right or set(), ids, decoded)))
+            for name, of_sides in zip(QUANTITIES, zip(*sides, strict=True), strict=True):
+                found[name].append(of_sides)
     return {name: np.array(values) for name, values in found.items()} | {
         words: np.concatenate(parts) for words, parts in labels.items()
     }
@@ -144,11 +156,16 @@ def changes(measures: Measures, problem_of: np.ndarray) -> dict[str, dict[str, A
     """At true locks and forks, of base and student. problem_of: the number of each text's problem."""
     found = {}
     problems = int(problem_of.max()) + 1
-    for name, here in ((TRUE_LOCK, measures["right"] == 1), (TRUE_FORK, measures["right"] > 1)):
+    lock, label = measures["right"] == 1, measures[RULE.words]
+    # A lock that is called a fork: the base holds one wrong token or several for likely.
+    places = {TRUE_LOCK: lock, AS_LOCK: lock & (label == LOCK), AS_FORK: lock & (label == FORK)}
+    for name, here in {**places, TRUE_FORK: measures["right"] > 1}.items():
+        if not here.any():
+            continue
         of = problem_of[measures["text"][here]]
         counts = np.bincount(of, minlength=problems).astype(float)
         found[name] = {"tokens": int(here.sum())}
-        for quantity in ("wrong", "entropy"):
+        for quantity in QUANTITIES:
             before, after = measures[quantity][here].T
             found[name][quantity] = {
                 "base": float(before.mean()),
@@ -173,9 +190,10 @@ def run(options: argparse.Namespace) -> None:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(text.problem_id for text in texts))}
     problem_of = np.array([numbers[text.problem_id] for text in texts])
     facts: dict[str, Any] = journal.provenance("labels") | {"solutions": SOLUTIONS, "fewest": FEWEST, "arms": {}}
+    facts |= {"texts": len(texts), "decoding": policy_of(recipe.evaluate.decoding).name()}
     for arm in arms:
-        measures = measure(folder, arm, rights)
-        facts |= {"texts": len(texts), "labels": counted(measures)}
+        measures = measure(folder, arm, rights, policy_of(recipe.evaluate.decoding))
+        facts["labels"] = counted(measures)
         facts["rules"] = {rule.words: agreement(measures, rule.words) for rule in RULES}
         facts["arms"][arm] = changes(measures, problem_of)
     write_atomic(options.out / "labels.json", json.dumps(facts, indent=1) + "\n")
@@ -186,7 +204,7 @@ def run(options: argparse.Namespace) -> None:
 def counted(measures: Measures) -> dict[str, dict[str, int]]:
     """Tokens by what is true and by the rule's label."""
     right, label = measures["right"], measures[RULE.words]
-    truths = {TRUE_LOCK: right == 1, TRUE_FORK: right > 1, NOT_KNOWN: right == 0}
+    truths = {TRUE_LOCK: right == 1, TRUE_FORK: right > 1, GONE: right == 0, TOO_FEW: right == NOT_KNOWN}
     return {
         truth: {name: int((label[here] == number).sum()) for number, name in enumerate(store.LABELS)}
         for truth, here in truths.items()
@@ -207,24 +225,28 @@ def rule_table(facts: Mapping[str, Any]) -> str:
     names = list(next(iter(facts["rules"].values())))
     lines = [table_row(("rule", *names)), "|---" * (1 + len(names)) + "|"]
     for words, found in facts["rules"].items():
-        lines.append(table_row((words, *(f"{found[name]:.1%}" for name in names))))
+        lines.append(table_row((words.replace("|", "\\|"), *(f"{found[name]:.1%}" for name in names))))
     return "\n".join(lines)
 
 
-def change_table(facts: Mapping[str, Any]) -> str:
-    head = ("arm", "where", "mass of wrong tokens, %", "change", "entropy among right ones, nats", "change")
+def change_table(facts: Mapping[str, Any], arms: Sequence[str]) -> str:
+    head = ("arm", "where", "decoded", "mass of wrong tokens, %", "change", "entropy among right ones, nats", "change")
     lines = [table_row(head), "|---" * len(head) + "|"]
-    for arm, found in facts["arms"].items():
-        for truth, of in found.items():
-            wrong, entropy = of["wrong"], of["entropy"]
-            cells = [f"{100 * wrong['base']:.2f} → {100 * wrong['student']:.2f}", _signed(wrong["difference"], 100, 2)]
-            if truth == TRUE_FORK:
-                cells += [f"{entropy['base']:.3f} → {entropy['student']:.3f}", _signed(entropy["difference"], 1, 3)]
-            lines.append(table_row((arm, truth, *cells, *([""] * (4 - len(cells))))))
+    for arm in arms:
+        for truth, of in facts["arms"][arm].items():
+            for how, prefix in (("T 1", ""), (facts["decoding"], "decoded_")):
+                wrong, entropy = of[f"{prefix}wrong"], of[f"{prefix}entropy"]
+                cells = [f"{100 * wrong['base']:.2f} → {100 * wrong['student']:.2f}"]
+                cells.append(_signed(wrong["difference"], 100, 2))
+                if truth == TRUE_FORK:
+                    cells += [f"{entropy['base']:.3f} → {entropy['student']:.3f}", _signed(entropy["difference"], 1, 3)]
+                lines.append(table_row((arm, truth, how, *cells, *([""] * (4 - len(cells))))))
     return "\n".join(lines)
 
 
-def _signed(interval: Mapping[str, float], scale: float, digits: int) -> str:
+def _signed(interval: Mapping[str, float] | None, scale: float, digits: int) -> str:
+    if interval is None:  # of one problem alone
+        return ""
     mean, low, high = (f"{scale * interval[name]:+.{digits}f}" for name in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
@@ -233,13 +255,14 @@ def render(facts: Mapping[str, Any]) -> str:
     return f"""# Labels beside the truth
 
 `{facts["command"]}`: {facts["texts"]} answers of the base; {facts["solutions"]:,} solutions a problem without noise,
-of which at least {facts["fewest"]} must begin as the answer does.
+of which at least {facts["fewest"]} must begin as the answer does. Then the rules that `mlx-ssd analyze` knows, the one
+in use first, and what training did to wrong tokens.
 
 {label_table(facts)}
 
 {rule_table(facts)}
 
-{change_table(facts)}
+{change_table(facts, [*facts["arms"]])}
 
 {facts["machine"]["chip"]}, {facts["started"]}, commit {facts["commit"]}.
 """

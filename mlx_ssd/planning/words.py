@@ -60,7 +60,8 @@ def in_short(plan: Plan) -> list[str]:
     else:
         lines.append(
             f"plan: the time is not known, for the speed of {plan.machine['chip']} is not published; "
-            f"`mlx-ssd plan {plan.recipe.name}` measures it in about ten seconds"
+            f"`mlx-ssd plan {plan.recipe.name}` measures it, in about ten seconds unless the model is too large "
+            "for a processor"
         )
     return lines
 

@@ -82,23 +82,25 @@ def answer(question: Question) -> dict[str, Any]:
     def line(entry: Entry) -> dict[str, Any]:
         return {**asdict(entry.policy.stages[-1]), "pass_at": _pass_at(passed[:, of[entry]], recipe.evaluate.pass_at)}
 
-    policies = []
-    for train in question.policies:
-        tried = question.two_stage(train)
+    def looked_at(*taught: DecodingPolicy) -> dict[str, Any]:
+        tried = question.after(*taught)
         found = estimate(passed, [of[entry] for entry in tried], baselines, *test)
-        policies.append(
-            {
-                "train": asdict(train),
-                "best": line(entries[found.best]),
-                "at_end_of_grid": entries[found.best] in (tried[0], tried[-1]),
-                "room": asdict(found.room),
-                "measured": asdict(found.measured),
-                "tried": [line(entry) for entry in tried],
-            }
-        )
-    policies.sort(key=lambda policy: -policy["room"]["mean"])
+        return {
+            "train": asdict(taught[0]),
+            "best": line(entries[found.best]),
+            "at_end_of_grid": entries[found.best] in (tried[0], tried[-1]),
+            "room": asdict(found.room),
+            "measured": asdict(found.measured),
+            "tried": [line(entry) for entry in tried],
+        }
+
+    policies = sorted(map(looked_at, question.policies), key=lambda policy: -policy["room"]["mean"])
     # The best of several policies looks better than it is, as the best of several temperatures does.
-    two_stage = [of[entry] for train in question.policies for entry in question.two_stage(train)]
+    two_stage = [of[entry] for train in question.policies for entry in question.after(train)]
+    second = {}
+    if rounds := question.two_rounds:
+        more = estimate(passed, [of[entry] for entry in question.after(*rounds)], two_stage, *test)
+        second = {"second_round": looked_at(*rounds) | {"then": asdict(rounds[1]), "over_one": asdict(more.room)}}
     overall = estimate(passed, two_stage, baselines, *test)
     decoding_alone = estimate(passed, baselines, [of[base[0]]], *test)
     own = Journal(base[0].generations, Generation).read()
@@ -117,6 +119,7 @@ def answer(question: Question) -> dict[str, Any]:
             "gain_of_best_over_own": asdict(decoding_alone.room),
         },
         "policies": policies,
+        **second,
         "room": asdict(overall.room),
         "measured": asdict(overall.measured),
         "cut_at_max_tokens": sum(g.finish_reason == "length" for g in own) / len(own),

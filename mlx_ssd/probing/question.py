@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PROBLEMS, SAMPLES = 100, 5  # so many samples give pass@5
 POLICIES = ((1.3, 20, 0.8), (1.6, 20, 0.8), (2.0, 20, 0.8), (1.6, 20, 0.95))
 # T_train T_eval: the two multiply (docs/decoding.md). After T 1.6 these are T_eval 0.6, 0.75, 0.9, 1.05 and 1.2.
 PRODUCTS = (0.96, 1.2, 1.44, 1.68, 1.92)
+SECOND_ROUND = 1.0  # its T_train, after a first one that heats: it cuts again and flattens no further (docs/rounds.md)
 BASE_TEMPERATURES = (0.6, 0.9, 1.2, 1.35, 1.5)  # with the recipe's own top-p
 BASE_OTHERS = ((0.9, (0.75, 0.9, 1.05)), (0.95, (0.6, 0.75, 0.9)))  # top-p: what cuts less wants a lower temperature
 
@@ -53,15 +55,23 @@ class Question:
         ]
         return [self._entry(BASE, policy) for policy in dict.fromkeys((self.own, *grid))]
 
-    def two_stage(self, train: DecodingPolicy) -> list[Entry]:
-        """The base as the ideal student of a sampling policy."""
-        temperatures = [round(product / (1 if train.greedy else train.temperature), 2) for product in PRODUCTS]
-        policies = [StagedPolicy(train, replace(self.own, temperature=t)) for t in temperatures]
+    def after(self, *taught: DecodingPolicy) -> list[Entry]:
+        """The base as the ideal student of a sampling policy; of several, as that of each round's in turn."""
+        heat = prod(policy.temperature for policy in taught if not policy.greedy)
+        temperatures = [round(product / heat, 2) for product in PRODUCTS]
+        policies = [StagedPolicy(*taught, replace(self.own, temperature=t)) for t in temperatures]
         return [self._entry(policy.kind, policy) for policy in policies]
+
+    @property
+    def two_rounds(self) -> tuple[DecodingPolicy, ...]:
+        """The first policy, and a second round after it; nothing where the first does not heat."""
+        first = self.policies[0]
+        return (first, replace(first, temperature=SECOND_ROUND)) if first.temperature > SECOND_ROUND else ()
 
     def entries(self) -> list[Entry]:
         """All of them, the base first."""
-        return self.base() + [entry for train in self.policies for entry in self.two_stage(train)]
+        found = self.base() + [entry for train in self.policies for entry in self.after(train)]
+        return found + (self.after(*self.two_rounds) if self.two_rounds else [])
 
     def problems(self) -> list[Problem]:
         return read_problems(_validation(self.recipe), "validation")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.report.markdown import points
+from mlx_ssd.sections import Curve
 
 SMALL = 0.01  # a gain below one point is called none
 MANY_CUT = 0.5  # of the answers
@@ -19,10 +20,13 @@ MANY_CUT = 0.5  # of the answers
 
 def verdict(facts: dict[str, Any]) -> list[str]:
     """What follows, sentence by sentence: is there room, what does decoding alone give, what to expect."""
-    room, best, base = facts["room"], facts["policies"][0], facts["base"]
+    best, base = facts["policies"][0], facts["base"]
+    room, of = facts["room"], "the best of the policies"
+    if goes_twice(facts):
+        room, of = facts["second_round"]["room"], "two rounds"
     alone = base["gain_of_best_over_own"]
     better_decoding = alone["low"] > 0 and alone["mean"] >= SMALL
-    found = f"room of {points(room)} points in pass@1 between the base at its best and the best of the policies"
+    found = f"room of {points(room)} points in pass@1 between the base at its best and {of}"
     if room["high"] < SMALL or (room["low"] <= 0 and room["mean"] < SMALL):
         said = [f"Nothing to gain by self-distillation here: a {found}."]
         if better_decoding:
@@ -41,15 +45,34 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         f"has {_rates(best['best'])} as it stands; the base at its best ({_setting(base['best'])}) has "
         f"{_rates(base['best'])}. Training only writes that rule into the weights, so that any app has it."
     )
+    if second := facts.get("second_round"):
+        said.append(_of_second_round(second))
     if room["low"] > 0 and room["high"] >= SMALL:
         said.append(f"As a sampler for mlx-lm it is written by `{preset_command(facts)}`.")
-    test = facts["test"]
+    test, expected = facts["test"], facts["second_round"] if goes_twice(facts) else facts
     said.append(
-        f"A student of that policy is expected to show {points(facts['measured'])} points over the base at its best on "
+        f"A student of {'these two rounds' if goes_twice(facts) else 'that policy'} is expected to show "
+        f"{points(expected['measured'])} points over the base at its best on "
         f"{test['problems']} test problems x {test['samples_per_problem']}, if training fits perfectly; sampled tokens "
         "as targets, and too little training, give less."
     )
     return said
+
+
+def goes_twice(facts: dict[str, Any]) -> bool:
+    """Whether a second round is shown to add to the best of one."""
+    return "second_round" in facts and facts["second_round"]["over_one"]["low"] > 0
+
+
+def _of_second_round(second: dict[str, Any]) -> str:
+    over, then = points(second["over_one"]), second["then"]
+    if second["over_one"]["low"] <= 0:
+        return f"A second round at T {then['temperature']:g} is not shown to add to the best of one ({over} points)."
+    return (
+        f"A second round at T {then['temperature']:g} adds {over} points to the best of one: 3-stage decoding, "
+        f"{_setting(second['train'])}, then {_setting(then)}, then {_setting(second['best'])}, has "
+        f"{_rates(second['best'])} as it stands, without training. The recipe below goes through both rounds."
+    )
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
@@ -60,8 +83,10 @@ def warnings(facts: dict[str, Any]) -> list[str]:
         said.append(
             f"the base does best at the end of the temperatures tried with its top-p ({_setting(base['best'])})"
         )
-    if best["at_end_of_grid"]:
-        said.append(f"two-stage decoding does best at the end of those tried (T_eval {best['best']['temperature']:g})")
+    for kind, tried in (("two-stage", best), ("3-stage", facts["second_round"] if goes_twice(facts) else None)):
+        if tried and tried["at_end_of_grid"]:
+            t = tried["best"]["temperature"]
+            said.append(f"{kind} decoding does best at the end of those tried (T_eval {t:g})")
     if facts["cut_at_max_tokens"] > MANY_CUT:
         share = 100 * facts["cut_at_max_tokens"]
         said.append(f"{share:.0f} % of the base's answers were cut at evaluate.max_tokens; raise it and probe again")
@@ -82,17 +107,18 @@ def base_table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def policy_table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a policy a row, the one with the most room first. Made for 80 columns."""
+    """Header and rows: a policy a row, the one with the most room first; two rounds at the end. Made for 80 columns."""
     ks = list(facts["policies"][0]["best"]["pass_at"])
+    second = facts.get("second_round")
     rows = [
         [
-            _short(policy["train"]),
+            _short(policy["train"]) + (f" {policy['then']['temperature']:g}" if "then" in policy else ""),
             f"{policy['best']['temperature']:g}",
             " / ".join(f"{100 * value:.1f}" for value in policy["best"]["pass_at"].values()),
             points(policy["room"]),
             points(policy["measured"]),
         ]
-        for policy in facts["policies"]
+        for policy in [*facts["policies"], *([second] if second else [])]
     ]
     return ["T,k,p", "T_eval", f"pass@{' / '.join(ks)}", "room", "a test will show"], rows
 
@@ -103,6 +129,7 @@ def legend(facts: dict[str, Any]) -> list[str]:
         "differences in points of pass@1 with 95 % intervals.",
         "room: two-stage decoding at its best T_eval less the base at its best, each chosen on one half of the "
         "problems and measured on the other; in the sentences the policy too is so chosen (docs/method.md).",
+        *(["The last line is of two rounds, the second at the T_train at its end."] if "second_round" in facts else []),
     ]
 
 
@@ -152,15 +179,26 @@ def preset_command(facts: dict[str, Any]) -> str:
 
 
 def recipe_text(recipe: Recipe, facts: dict[str, Any]) -> str:
-    """The recipe with the best policy, its T_eval and the base's best written in; its name is its own."""
-    best, base = facts["policies"][0], facts["base"]["best"]
+    """The recipe with the best policy, its T_eval and the base's best written in, and a second round where it is shown
+    to add something; its name is its own."""
+    twice, base = goes_twice(facts), facts["base"]["best"]
+    best = facts["second_round"] if twice else facts["policies"][0]
     settings = recipe.model_dump(mode="json")
     settings["name"] = f"{recipe.name}-probed"
     settings["sample"]["decoding"] = best["train"]
     settings["evaluate"] |= {"decoding": _decoding(best["best"]), "base_best": _decoding(base), "curve": None}
+    if twice:
+        temperatures = [best["train"]["temperature"], best["then"]["temperature"]]
+        settings["rounds"] |= {"count": len(temperatures), "temperatures": temperatures}
+        # A curve judges the rounds, each at its own best temperature, and chooses the base's best anew.
+        curve = recipe.evaluate.curve or Curve()
+        tried = {*curve.temperatures, best["best"]["temperature"], base["temperature"]}
+        top_p = {*curve.base_top_p, base["top_p"]} - {best["best"]["top_p"]}
+        curve = curve.model_copy(update={"temperatures": tuple(sorted(tried)), "base_top_p": tuple(sorted(top_p))})
+        settings["evaluate"] |= {"curve": curve.model_dump(mode="json"), "base_best": None}
     head = (
         f"# {recipe.name}, with the decodings that a probe chose on {facts['problems']} problems of {facts['suite']}.\n"
-        f"# room {points(facts['room'])} points in pass@1\n"
+        f"# room {points(best['room'] if twice else facts['room'])} points in pass@1\n"
     )
     return head + Recipe.model_validate(settings).to_yaml()
 

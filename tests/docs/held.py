@@ -23,7 +23,7 @@ TYPED = {
     "mlx-ssd export runs/quickstart --target adapter": "; in runs/quickstart/export/adapter",
     "mlx-ssd export RUN --target preset": "preset: pass",
     'python RUN/export/preset/ssd_sampler.py MODEL "Write a function that reverses a string."': "",
-    'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --prompt "…"': "==========",
+    'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --system-prompt "…" --prompt "…"': "==========",
 }
 
 # Run by another test; the arguments as they stand are parsed by the real command.
@@ -149,6 +149,7 @@ PROGRAMS = {
     "benchmarks.grading": f"{OF}/test_grading.py::test_rows_are_appended_rendered_and_measured",
     "benchmarks.hostile": "tests/grading/test_hostile.py::test_hostile",
     "benchmarks.humaneval_mutants": "tests/grading/test_humaneval.py::test_mutants_that_are_proven_wrong_are_rejected",
+    "benchmarks.labels": f"{OF}/test_labels.py::test_a_finished_run",
     "benchmarks.planning": f"{OF}/test_planning.py::test_lengths_have_the_mean_and_the_limit_that_the_plan_is_told",
     "benchmarks.quantizer": None,
     "benchmarks.ranks": f"{OF}/test_ranks.py::test_what_is_lost_doubled_or_different_is_found",

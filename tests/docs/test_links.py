@@ -45,3 +45,11 @@ def test_the_readme_is_read_in_two_minutes():
 def test_the_readme_says_what_has_not_been_run():
     assert "**Not yet run on a Mac.**" in README
     assert README.count("![") == 3 and "benchmarks/results/frontier.svg" in README
+
+
+def test_the_quickstarts_table_is_what_make_run_said():
+    said = (ROOT / "benchmarks" / "results" / "quickstart.txt").read_text(encoding="utf-8")
+    shown = [line.strip() for line in README.splitlines() if re.match(r"    ([┏┃┡│└]|pass@)", line)]
+    assert len(shown) > 20 and not [line for line in shown if line not in said.splitlines()]
+    minutes, seconds = map(float, re.search(r"^real\s+(\d+)m([\d.]+)s", said, re.M).groups())
+    assert f"took {round(minutes + seconds / 60)} minutes, installation included" in README

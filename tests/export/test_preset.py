@@ -49,6 +49,8 @@ def test_it_is_the_specification(stages, tmp_path):
     run = a_folder(tmp_path / "run", *stages)
     facts = preset.make(run)
     assert facts["verdict"] == "pass" and facts["probabilities"]["max_abs"] < 1e-5
+    written = {path.name for path in (run / "export" / "preset").iterdir()}
+    assert written == {"ssd_sampler.py", "preset.json", "README.md", "verify.json"}  # and nothing of Python's own
     module = preset.load(run / "export" / "preset" / "ssd_sampler.py")
     policy = preset.rule_of(run).policy
     random = np.random.default_rng(7)
@@ -222,6 +224,7 @@ class TestLlamaCpp:
         assert "Nothing yet: this run has not been evaluated" in said and "LM Studio" in said
         other = a_folder(tmp_path / "other", *STAGES["the paper's"])
         shutil.copy(run / "recipe.yaml", other)
-        (other / "probe.json").write_text(json.dumps({"verdict": ["Room.", "Two-stage has it.", "Expected."]}))
+        (other / "probe.json").write_text(json.dumps({"verdict": ["Room.", "Two-stage decoding has it.", "Expected."]}))
         preset.make(other)
-        assert "By a probe of the base: Two-stage has it." in (other / "export" / "preset" / "README.md").read_text()
+        said = (other / "export" / "preset" / "README.md").read_text()
+        assert "By a probe of the base: Two-stage decoding has it." in said

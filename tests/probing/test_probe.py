@@ -13,6 +13,7 @@ from mlx_ssd import assets, pipeline
 from mlx_ssd.cli import main
 from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput
+from mlx_ssd.export import preset
 from mlx_ssd.probing import probe, words
 from mlx_ssd.probing.probe import answer
 from mlx_ssd.probing.question import PROBLEMS, SAMPLES, Question, ask, recipe_of
@@ -43,10 +44,13 @@ def fill(asked: Question, pass_rate, seed=0) -> None:
         write_records(entry.grades, grades)
 
 
-def like(temperature, top_p, two_stage=None):
-    """Pass rates by how near a decoding is to the base's optimum, and to the two-stage optimum of a policy."""
+def like(temperature, top_p, two_stage=None, second_round=(0.9, 0.3)):
+    """Pass rates by how near a decoding is to the base's optimum, to the two-stage optimum of a policy, and to that of
+    two rounds."""
 
     def rate(policy):
+        if isinstance(policy, StagedPolicy) and len(policy.stages) == 3:
+            return second_round[1] - abs(policy.stages[-1].temperature - second_round[0])
         if isinstance(policy, StagedPolicy):
             best, height = two_stage[policy.stages[0]]
             return height - abs(policy.stages[-1].temperature - best)
@@ -60,12 +64,21 @@ def like(temperature, top_p, two_stage=None):
 
 def test_temperatures_of_the_two_stages_multiply_to_the_same_grid(tmp_path):
     asked = question(tmp_path)
-    of_paper = [entry.policy.stages[-1].temperature for entry in asked.two_stage(PAPER)]
+    of_paper = [entry.policy.stages[-1].temperature for entry in asked.after(PAPER)]
     assert of_paper == [0.6, 0.75, 0.9, 1.05, 1.2]
-    of_mild = [entry.policy.stages[-1].temperature for entry in asked.two_stage(MILD)]
+    of_mild = [entry.policy.stages[-1].temperature for entry in asked.after(MILD)]
     np.testing.assert_allclose(np.array(of_mild) * 1.3, np.array(of_paper) * 1.6, atol=0.01)
-    assert {entry.policy.stages[-1].top_p for entry in asked.two_stage(PAPER)} == {0.8}
-    assert len({entry.generations for entry in asked.entries()}) == len(asked.entries()) == len(asked.base()) + 10
+    assert {entry.policy.stages[-1].top_p for entry in asked.after(PAPER)} == {0.8}
+    assert len({entry.generations for entry in asked.entries()}) == len(asked.entries()) == len(asked.base()) + 15
+
+
+def test_a_second_round_is_tried_after_the_first_policy_where_that_heats(tmp_path):
+    asked = question(tmp_path)
+    *_, last = asked.entries()
+    assert [stage.temperature for stage in last.policy.stages] == [1.6, 1.0, 1.2] and last.label == "3-stage"
+    assert [e.policy.stages[-1].temperature for e in asked.after(*asked.two_rounds)] == [0.6, 0.75, 0.9, 1.05, 1.2]
+    cool = question(tmp_path, policies=(DecodingPolicy(0.8, 20, 0.8),))
+    assert cool.two_rounds == () and len(cool.entries()) == len(cool.base()) + 5
 
 
 def test_the_recipes_own_decodings_are_among_what_is_tried(tmp_path):
@@ -168,6 +181,7 @@ def test_facts_from_grades(tmp_path):
     asked = question(tmp_path, problems=100)
     fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.7), MILD: (1.29, 0.9)}))
     facts = answer(asked)
+    assert facts["second_round"]["over_one"]["high"] < 0 and facts["second_round"]["then"]["temperature"] == 1
     assert [policy["train"]["temperature"] for policy in facts["policies"]] == [1.3, 1.6], "most room first"
     mild, paper = facts["policies"]
     assert (mild["best"]["temperature"], paper["best"]["temperature"]) == (1.29, 0.9)
@@ -175,7 +189,7 @@ def test_facts_from_grades(tmp_path):
     assert facts["test"] == {"problems": 200, "samples_per_problem": 8}
     assert mild["room"]["low"] < 0.3 < mild["room"]["high"] and paper["room"]["low"] < 0.1 < paper["room"]["high"]
     assert mild["measured"]["low"] < mild["room"]["low"]
-    entry = next(e for e in asked.two_stage(MILD) if e.policy.stages[-1].temperature == 1.29)
+    entry = next(e for e in asked.after(MILD) if e.policy.stages[-1].temperature == 1.29)
     grades = [json.loads(line)["verdict"] for line in entry.grades.read_text().splitlines()]
     assert mild["best"]["pass_at"]["1"] == pytest.approx(grades.count("pass") / len(grades))
     right = np.array([v == "pass" for v in grades]).reshape(100, 5)
@@ -204,6 +218,54 @@ def test_the_recipe_it_writes_runs(tmp_path):
     assert [plan.action for plan in plans] == ["start"] * len(plans)
     given = Recipe.load("quickstart")
     assert written.train == given.train and written.arms == given.arms and written.problems.test == given.problems.test
+
+
+class TestSecondRound:
+    @pytest.fixture
+    def shown(self, tmp_path):
+        asked = question(tmp_path, problems=100)
+        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.6), MILD: (1.29, 0.5)}, (1.05, 0.9)))
+        return asked, answer(asked)
+
+    def test_it_is_measured_against_the_best_of_one_round(self, shown):
+        second = shown[1]["second_round"]
+        assert second["over_one"]["low"] < 0.3 < second["over_one"]["high"] and second["best"]["temperature"] == 1.05
+        assert second["room"]["low"] < 0.3 < second["room"]["high"]  # of the base: 0.6 too
+        said = " ".join(shown[1]["verdict"])
+        assert said.startswith("Room found, train: a room of +") and "the base at its best and two rounds" in said
+        assert "A second round at T 1 adds +" in said and "then T 1, top-k 20, top-p 0.8, then T 1.05" in said
+        assert "A student of these two rounds" in said
+        assert "| 1.6,20,0.8 1 | 1.05 |" in words.markdown(shown[1])
+
+    def test_its_recipe_goes_through_both_and_its_preset_has_a_stage_for_each(self, shown):
+        asked, facts = shown
+        path = asked.directory / "recipe.yaml"
+        path.write_text(words.recipe_text(asked.recipe, facts))
+        written = Recipe.load(path)
+        assert written.rounds.count == 2 and written.rounds.temperatures == (1.6, 1.0)
+        assert {1.05, 1.2} <= {*written.evaluate.curve.temperatures} and written.evaluate.base_best is None
+        assert set(written.evaluate.curve.base_top_p) == {*asked.recipe.evaluate.curve.base_top_p}
+        assert written.evaluate.decoding.temperature == 1.05
+        files, plans = pipeline.plan(written, asked.directory / "run")
+        assert [plan.action for plan in plans] == ["start"] * len(plans)
+        rule = preset.rule_of(asked.directory)
+        assert [stage["temperature"] for stage in rule.stages] == [1.6, 1.0, 1.05]
+
+    def test_where_it_is_not_shown_one_round_is_written(self, tmp_path):
+        asked = question(tmp_path)
+        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.8), MILD: (1.29, 0.7)}, (0.9, 0.8)))
+        facts = answer(asked)
+        assert facts["second_round"]["over_one"]["low"] < 0
+        assert any("A second round at T 1 is not shown to add" in line for line in facts["verdict"])
+        (tmp_path / "recipe.yaml").write_text(words.recipe_text(asked.recipe, facts))
+        assert Recipe.load(tmp_path / "recipe.yaml").rounds.count == 1
+        assert len(preset.rule_of(tmp_path).stages) == 2
+
+    def test_the_end_of_its_grid_is_a_warning(self, tmp_path):
+        asked = question(tmp_path)
+        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.6), MILD: (1.29, 0.5)}, (1.2, 0.95)))
+        said = " ".join(answer(asked)["warnings"])
+        assert "3-stage decoding does best at the end of those tried (T_eval 1.2)" in said
 
 
 def interval(mean, reach):
@@ -299,7 +361,7 @@ def facts_of(directory):
 def test_probe_of_the_embedded_model(finished):
     out, process = finished
     facts = json.loads((out / "probe.json").read_text())
-    decodings = len(facts["base"]["tried"]) + 5
+    decodings = len(facts["base"]["tried"]) + 5 + 5
     assert f"{16 * decodings} completions of at most 64 tokens to draw: {decodings} decodings" in process.stderr
     assert "at the pace of the first batch" in process.stderr
     assert facts["verdict"][0] in process.stdout.replace("\n", " ")

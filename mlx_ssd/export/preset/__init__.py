@@ -6,12 +6,12 @@ specification (decoding/policy.py), in probabilities and in draws.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import prod
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.export.preset.llama_cpp import Chain, chain_of
 from mlx_ssd.layout import MAIN, RunFiles
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.rounds import validations
 from mlx_ssd.storage import atomic_directory, read_json
 
 NAME = "preset"
@@ -51,7 +52,8 @@ class Rule:
 
 
 def rule_of(directory: Path, arm: str = MAIN) -> Rule:
-    """Of a run's or a probe's folder: two stages, and one more for each further round up to the kept one.
+    """Of a run's or a probe's folder: two stages, and one more for each further round up to the kept one, or up to the
+    last where none has been gone through yet.
 
     Raises BadInput where there is none, or a stage that the preset cannot hold.
     """
@@ -64,6 +66,8 @@ def rule_of(directory: Path, arm: str = MAIN) -> Rule:
         raise BadInput(f"--arm {arm}: {directory} has {', '.join(names)}")
     student = next(found for found in students(recipe, directory) if found.name == arm)
     own = student.recipe
+    if own.rounds.count != "auto" and not validations(directory, arm):  # not begun: what the whole recipe is to make
+        student = replace(student, files=replace(student.files, number=own.rounds.count))
     for key, decoding in (("sample", own.sample.decoding), ("evaluate", own.evaluate.decoding)):
         if decoding.order != "temperature_first":
             raise BadInput(f"{key}.decoding.order is {decoding.order}; the preset is written for temperature_first")
@@ -195,10 +199,9 @@ def verify(folder: Path, rule: Rule) -> dict[str, Any]:
 
 
 def load(path: Path) -> Any:
-    """The written file as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The written file as a module; not by an import, which would leave its bytecode beside it."""
+    module = ModuleType(path.stem)
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
     return module
 
 

@@ -87,7 +87,7 @@ def _measured(directory: Path, kind: str) -> list[str]:
                 "bootstrap intervals over problems.",
             ]
     if probe.exists():
-        said = [line for line in read_json(probe)["verdict"] if line.startswith("Two-stage")]
+        said = [line for line in read_json(probe)["verdict"] if f"{kind} decoding" in line.lower()]
         return [f"By a probe of the base: {line}" for line in said]
     return [f"Nothing yet: this run has not been evaluated under {kind} decoding."]
 
