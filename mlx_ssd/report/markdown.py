@@ -30,14 +30,15 @@ def score_table(facts: dict[str, Any]) -> Table:
     columns there is no room for more words. Without any pass@k, what needs no tests."""
     ks = _ks(facts)
     if not ks:
-        return ["arm", "with code %", "tokens", "ended by itself %"], [_without_tests(s) for s in facts["scores"]]
+        rows = [[name, *_without_tests(score)] for name, score in zip(_names(facts), facts["scores"], strict=True)]
+        return ["arm", "with code %", "tokens", "ended by itself %"], rows
     levels = _levels(facts)
     rows = []
-    for score in facts["scores"]:
+    for name, score in zip(_names(facts), facts["scores"], strict=True):
         by_level = score["pass_at_by_difficulty"]
         rows.append(
             [
-                score["arm"],
+                name,
                 *(percent(score["pass_at"][k]) if k in score["pass_at"] else "-" for k in ks),
                 *(f"{100 * by_level[d][ks[0]]:.1f}" if ks and ks[0] in by_level.get(d, {}) else "-" for d in levels),
             ]
@@ -48,7 +49,17 @@ def score_table(facts: dict[str, Any]) -> Table:
 def _without_tests(score: dict[str, Any]) -> list[str]:
     ended = score["finish_reasons"].get("stop", 0) / sum(score["finish_reasons"].values())
     code = score["extractable_code"]
-    return [score["arm"], f"{100 * code:.1f}", f"{score['completion_tokens']:.1f}", f"{100 * ended:.1f}"]
+    return [f"{100 * code:.1f}", f"{score['completion_tokens']:.1f}", f"{100 * ended:.1f}"]
+
+
+def _names(facts: dict[str, Any]) -> list[str]:
+    """Of the lines; where students are decoded at several temperatures, and so a control is there more than once, with
+    the last stage's: base t1.35."""
+    names = [score["arm"] for score in facts["scores"]]
+    if len(set(names)) == len(names):
+        return names
+    last = (score["decoding"].rsplit("-then-", 1)[-1].split("-")[0] for score in facts["scores"])
+    return [f"{name} {temperature}" for name, temperature in zip(names, last, strict=True)]
 
 
 def difference_table(facts: dict[str, Any]) -> Table:
@@ -146,9 +157,10 @@ def legend(facts: dict[str, Any]) -> list[str]:
     """What the tables' lines mean, and what the run cost."""
     scores, ks, levels = facts["scores"], _ks(facts), _levels(facts)
     of_levels = f" {' and '.join(levels)}: pass@{ks[0]} by difficulty." if levels and ks else ""
+    where = " where no other temperature is named" if _names(facts) != [score["arm"] for score in scores] else ""
     lines = [
         f"{scores[0]['problems']} problems of {scores[0]['suite']}, {scores[0]['samples_per_problem']} samples each, "
-        + f"decoded at {decoding(facts['evaluate_decoding'])}; 95 % bootstrap intervals over problems."
+        + f"decoded at {decoding(facts['evaluate_decoding'])}{where}; 95 % bootstrap intervals over problems."
         + of_levels
     ]
     if best := facts["base_best"]:

@@ -23,7 +23,8 @@ TYPED = {
     "mlx-ssd export runs/quickstart --target adapter": "; in runs/quickstart/export/adapter",
     "mlx-ssd export RUN --target preset": "preset: pass",
     'python RUN/export/preset/ssd_sampler.py MODEL "Write a function that reverses a string."': "",
-    'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --system-prompt "…" --prompt "…"': "==========",
+    'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --system-prompt "…" '
+    '--prompt "…"': "==========",
 }
 
 # Run by another test; the arguments as they stand are parsed by the real command.

@@ -39,6 +39,13 @@ def distance(a, b, sight):
     return np.linalg.norm(lab(a, sight) - lab(b, sight))
 
 
+def test_the_rule_of_several_rounds_looks_like_that_of_one():
+    of_one = looks(["base", "two-stage"])["two-stage"]
+    assert looks(["base", "3-stage"])["3-stage"] == of_one
+    both = looks(["two-stage", "3-stage"])
+    assert both["two-stage"] == of_one != both["3-stage"]
+
+
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize("background", ["#ffffff", "#14171a"])
 def test_arms_differ_in_colour_for_all_eyes(sight, background):

@@ -316,6 +316,16 @@ def test_mcnemar_stands_beside_pass_at_1_where_there_is_one():
     assert "McNemar" in of_1 and "McNemar" not in of_2
 
 
+def test_lines_are_named_by_temperature_where_students_have_their_own(report):
+    several = json.loads(json.dumps(report))
+    base, rule = several["scores"][0], next(s for s in several["scores"] if s["arm"] == "two-stage")
+    several["scores"] += [base | {"decoding": "t1.2-k20-p0.8"}, rule | {"decoding": TWO_STAGE.replace("t0.9", "t1.2")}]
+    names = [row[0] for row in score_table(several)[1]]
+    assert names[0] == "base t0.9" and names[-2:] == ["base t1.2", "two-stage t1.2"] and "student t0.9" in names
+    assert "where no other temperature is named" in render(several)
+    assert "where no other temperature is named" not in render(report)
+
+
 def test_without_tests_the_report_says_what_cannot_be_measured(report):
     untested = json.loads(json.dumps(report))
     untested["comparisons"] = [c | {"difference": {}} for c in untested["comparisons"]]

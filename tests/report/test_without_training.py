@@ -29,6 +29,7 @@ def test_it_names_the_command():
 def test_after_several_rounds_it_is_the_rule_of_all_of_them():
     (line,) = said(student_best=BEATS, student_threestage=EVEN, threestage_best=BEATS)
     assert line.startswith("3-stage decoding has as much without training")
+    assert said(tokens_twostage=LOSES, student_best=BEATS, student_threestage=EVEN, threestage_best=BEATS) == [line]
     assert not said(student_best=BEATS, student_threestage=BEATS, tokens_twostage=EVEN)  # another arm's rule
 
 

@@ -24,6 +24,17 @@ def test_the_table(results, schedule):
     assert f"| {' | '.join([*later, signed(best.whole)])} |" in PAGE
 
 
+def test_what_the_probe_foretold_and_what_came():
+    said = (ROOT / "benchmarks" / "results" / "two_rounds.txt").read_text(encoding="utf-8")
+    for start, figure in (
+        ("A second round at T 1 adds", "+4.8 [+1.6, +7.9]"),
+        ("A student of these two rounds is expected to show", "+6.4 [+2.1, +10.6]"),
+        ("│ student - base-best  │", "+6.2 [+3.6, +8.8]"),
+        ("│ student - 3-stage    │", "+0.4 [-1.8, +2.6]"),
+    ):
+        assert f"{start} {figure}" in said and figure in PAGE
+
+
 def test_the_sentences(results):
     further = results.between(("falling", 2), ("falling", 1))
     assert f"on each base ({', '.join(f'{mean:+.1f}' for mean in further.by_base)})" in PAGE
