@@ -63,6 +63,7 @@ BY_TEST = {
     "mlx-ssd plan RECIPE --memory-gb GB --chip CHIP --hours 8": (
         "tests/planning/test_documented.py::test_the_documented_sizes_are_what_is_computed"
     ),
+    "mlx-ssd probe embedded": "tests/probing/test_probe.py::test_probe_of_the_embedded_model",
     "mlx-ssd probe MODEL|RECIPE": "tests/probing/test_probe.py::test_probe_of_the_embedded_model",
     "mlx-ssd train RUN": "tests/stages/test_kill.py::test_killed_stage_resumes_to_the_same_result",
     "mlx-ssd analyze RUN --texts FILE --out DIR": "tests/stages/test_analyze.py::test_own_texts",

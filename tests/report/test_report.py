@@ -324,6 +324,10 @@ def test_lines_are_named_by_temperature_where_students_have_their_own(report):
     assert names[0] == "base t0.9" and names[-2:] == ["base t1.2", "two-stage t1.2"] and "student t0.9" in names
     assert "where no other temperature is named" in render(several)
     assert "where no other temperature is named" not in render(report)
+    rule = "the base decoded as an ideally fitted student would be"
+    assert render(report).count(f"two-stage: {rule}; no training.") == 1
+    several["scores"].append(several["scores"][-1] | {"arm": "3-stage"})
+    assert f"3-stage: {rule}, with a stage for each of its rounds; no training." in render(several)
 
 
 def test_without_tests_the_report_says_what_cannot_be_measured(report):
