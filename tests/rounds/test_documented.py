@@ -31,6 +31,7 @@ def test_what_the_probe_foretold_and_what_came():
         ("A student of these two rounds is expected to show", "+6.4 [+2.1, +10.6]"),
         ("│ student - base-best  │", "+6.2 [+3.6, +8.8]"),
         ("│ student - 3-stage    │", "+0.4 [-1.8, +2.6]"),
+        ("│ student, round 2 (kept) │ 1.35 │ 71.5 [65.5, 77.2] │", "+1.2 [-2.5, +5.0]"),
     ):
         assert f"{start} {figure}" in said and figure in PAGE
 
