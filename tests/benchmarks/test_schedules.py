@@ -246,7 +246,7 @@ def test_rows_of_a_run(finished):
     on_test = {row["schedule"]: row for row in found if row["row"] == "test"}
     assert on_test["falling"] == {
         "row": "test", "base": 1, "schedule": "falling", "decoding": "t0.75-k20-p0.8", "round": 2,
-        "two_stage": "two-stage-t1-k20-p0.8-then-t0.75-k20-p0.8", "n": 5, "passes": [0, 1, 2],
+        "two_stage": "3-stage-t1.6-k20-p0.8-then-t1-k20-p0.8-then-t0.75-k20-p0.8", "n": 5, "passes": [0, 1, 2],
     }  # fmt: skip
     assert on_test["student"]["round"] == 1 and on_test["base-best"]["decoding"] == "t0.6-k20-p0.9"
     rows = [json.loads(json.dumps(row)) for row in (MANIFEST, *found)]
