@@ -8,7 +8,6 @@ from mlx_ssd import budget
 from mlx_ssd.budget import ChipSpeed, ModelSize, chip_of, prompts_for, training_plan, usable_bytes
 from mlx_ssd.budget.costs import decoding_seconds
 from mlx_ssd.budget.decoding import Work, decoding_parts, prefill_bytes, rows_that_fit
-from mlx_ssd.budget.work import decodings_of_test
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
 
@@ -395,9 +394,3 @@ class TestSizing:
             "not yet measured",
         ):
             assert assumption in said
-
-
-def test_the_ideal_student_of_the_base_as_it_is_answers_nothing():
-    plain = {"sample.decoding": {"temperature": 1, "top_k": 0, "top_p": 1}}
-    settings = ({}, plain, {"evaluate.two_stage": False})
-    assert [decodings_of_test(Recipe.parse("", "r", own)) for own in settings] == [[2, 1], [1, 1], [1, 1]]

@@ -11,53 +11,15 @@ from click.testing import CliRunner
 
 from mlx_ssd import assets, pipeline
 from mlx_ssd.cli import main
-from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
+from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput
-from mlx_ssd.export import preset
 from mlx_ssd.probing import probe, words
 from mlx_ssd.probing.probe import answer
-from mlx_ssd.probing.question import PROBLEMS, SAMPLES, Question, ask, recipe_of
+from mlx_ssd.probing.question import PROBLEMS, SAMPLES, Question, recipe_of
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.records import Generation, Grade
-from mlx_ssd.storage import write_records
 from tests import faults
 
-PAPER = DecodingPolicy(1.6, 20, 0.8)
-MILD = DecodingPolicy(1.3, 20, 0.8)
-
-
-def question(directory, problems=40, samples=5, policies=(PAPER, MILD), overrides=None) -> Question:
-    return ask(recipe_of("quickstart", overrides), directory, problems, samples, policies)
-
-
-def fill(asked: Question, pass_rate, seed=0) -> None:
-    """The journals as if the model passed `pass_rate(policy)` of the problems' programs."""
-    rng = np.random.default_rng(seed)
-    for entry in asked.entries():
-        keys = [(problem.id, index) for problem in asked.problems() for index in range(asked.samples)]
-        drawn = {"policy": entry.policy.name(), "seed": 0, "stream": "eval", "model": "m", "template": "t"}
-        tokens = {"prompt_ids": [1], "completion_ids": [2], "finish_reason": "stop"}
-        generations = [Generation(problem_id=p, sample_index=i, **tokens, **drawn) for p, i in keys]
-        verdicts = np.where(rng.random(len(keys)) < pass_rate(entry.policy), "pass", "wrong")
-        grades = [Grade(problem_id=p, sample_index=i, verdict=v) for (p, i), v in zip(keys, verdicts, strict=True)]
-        write_records(entry.generations, generations)
-        write_records(entry.grades, grades)
-
-
-def like(temperature, top_p, two_stage=None, second_round=(0.9, 0.3)):
-    """Pass rates by how near a decoding is to the base's optimum, to the two-stage optimum of a policy, and to that of
-    two rounds."""
-
-    def rate(policy):
-        if isinstance(policy, StagedPolicy) and len(policy.stages) == 3:
-            return second_round[1] - abs(policy.stages[-1].temperature - second_round[0])
-        if isinstance(policy, StagedPolicy):
-            best, height = two_stage[policy.stages[0]]
-            return height - abs(policy.stages[-1].temperature - best)
-        return 0.6 - abs(policy.temperature - temperature) - abs(policy.top_p - top_p)
-
-    return rate
-
+from .made_up import MILD, PAPER, fill, like, question
 
 # What is asked
 
@@ -70,15 +32,6 @@ def test_temperatures_of_the_two_stages_multiply_to_the_same_grid(tmp_path):
     np.testing.assert_allclose(np.array(of_mild) * 1.3, np.array(of_paper) * 1.6, atol=0.01)
     assert {entry.policy.stages[-1].top_p for entry in asked.after(PAPER)} == {0.8}
     assert len({entry.generations for entry in asked.entries()}) == len(asked.entries()) == len(asked.base()) + 15
-
-
-def test_a_second_round_is_tried_after_the_first_policy_where_that_heats(tmp_path):
-    asked = question(tmp_path)
-    *_, last = asked.entries()
-    assert [stage.temperature for stage in last.policy.stages] == [1.6, 1.0, 1.2] and last.label == "3-stage"
-    assert [e.policy.stages[-1].temperature for e in asked.after(*asked.two_rounds)] == [0.6, 0.75, 0.9, 1.05, 1.2]
-    cool = question(tmp_path, policies=(DecodingPolicy(0.8, 20, 0.8),))
-    assert cool.two_rounds == () and len(cool.entries()) == len(cool.base()) + 5
 
 
 def test_the_recipes_own_decodings_are_among_what_is_tried(tmp_path):
@@ -218,54 +171,6 @@ def test_the_recipe_it_writes_runs(tmp_path):
     assert [plan.action for plan in plans] == ["start"] * len(plans)
     given = Recipe.load("quickstart")
     assert written.train == given.train and written.arms == given.arms and written.problems.test == given.problems.test
-
-
-class TestSecondRound:
-    @pytest.fixture
-    def shown(self, tmp_path):
-        asked = question(tmp_path, problems=100)
-        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.6), MILD: (1.29, 0.5)}, (1.05, 0.9)))
-        return asked, answer(asked)
-
-    def test_it_is_measured_against_the_best_of_one_round(self, shown):
-        second = shown[1]["second_round"]
-        assert second["over_one"]["low"] < 0.3 < second["over_one"]["high"] and second["best"]["temperature"] == 1.05
-        assert second["room"]["low"] < 0.3 < second["room"]["high"]  # of the base: 0.6 too
-        said = " ".join(shown[1]["verdict"])
-        assert said.startswith("Room found, train: a room of +") and "the base at its best and two rounds" in said
-        assert "A second round at T 1 adds +" in said and "then T 1, top-k 20, top-p 0.8, then T 1.05" in said
-        assert "A student of these two rounds" in said
-        assert "| 1.6,20,0.8 1 | 1.05 |" in words.markdown(shown[1])
-
-    def test_its_recipe_goes_through_both_and_its_preset_has_a_stage_for_each(self, shown):
-        asked, facts = shown
-        path = asked.directory / "recipe.yaml"
-        path.write_text(words.recipe_text(asked.recipe, facts))
-        written = Recipe.load(path)
-        assert written.rounds.count == 2 and written.rounds.temperatures == (1.6, 1.0)
-        assert {1.05, 1.2} <= {*written.evaluate.curve.temperatures} and written.evaluate.base_best is None
-        assert set(written.evaluate.curve.base_top_p) == {*asked.recipe.evaluate.curve.base_top_p}
-        assert written.evaluate.decoding.temperature == 1.05
-        files, plans = pipeline.plan(written, asked.directory / "run")
-        assert [plan.action for plan in plans] == ["start"] * len(plans)
-        rule = preset.rule_of(asked.directory)
-        assert [stage["temperature"] for stage in rule.stages] == [1.6, 1.0, 1.05]
-
-    def test_where_it_is_not_shown_one_round_is_written(self, tmp_path):
-        asked = question(tmp_path)
-        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.8), MILD: (1.29, 0.7)}, (0.9, 0.8)))
-        facts = answer(asked)
-        assert facts["second_round"]["over_one"]["low"] < 0
-        assert any("A second round at T 1 is not shown to add" in line for line in facts["verdict"])
-        (tmp_path / "recipe.yaml").write_text(words.recipe_text(asked.recipe, facts))
-        assert Recipe.load(tmp_path / "recipe.yaml").rounds.count == 1
-        assert len(preset.rule_of(tmp_path).stages) == 2
-
-    def test_the_end_of_its_grid_is_a_warning(self, tmp_path):
-        asked = question(tmp_path)
-        fill(asked, like(1.2, 0.8, {PAPER: (0.9, 0.6), MILD: (1.29, 0.5)}, (1.2, 0.95)))
-        said = " ".join(answer(asked)["warnings"])
-        assert "3-stage decoding does best at the end of those tried (T_eval 1.2)" in said
 
 
 def interval(mean, reach):
