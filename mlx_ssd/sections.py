@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -256,13 +256,20 @@ class Floors(Section):
 class Rounds(Section):
     """Distilling more than once (docs/rounds.md). `rounds: 3` in place of the section sets its count."""
 
-    count: Annotated[int, Field(ge=1)] | Literal["auto"] = 1  # auto: until nothing is gained any more
+    count: int | Literal["auto"] = 1  # auto: until nothing is gained any more
     most: int = Field(6, ge=1)  # of auto
     teacher: Literal["previous", "base"] = "previous"  # who draws the samples after the first round
     adapter: Literal["fresh", "continue"] = "fresh"  # continue: from the weights of the round before
     prompts: Literal["same", "fresh"] = "same"  # fresh: each round takes the next problems.train.limit problems
     temperatures: tuple[float, ...] = Field((), strict=False)  # of sampling, by round, the last for all later ones
     floors: Floors = Floors()
+
+    @field_validator("count", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and not (type(value) is int and value >= 1):
+            raise ValueError("must be a whole number from 1 on, or auto")
+        return value
 
     @property
     def last(self) -> int:

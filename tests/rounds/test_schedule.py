@@ -54,8 +54,8 @@ def test_rounds_may_be_written_as_their_count():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rounds: 0", "rounds.count"),
-        ("rounds: many", "rounds.count"),
+        ("rounds: 0", "rounds.count: must be a whole number from 1 on, or auto, not 0"),
+        ("rounds: many", "rounds.count: must be a whole number from 1 on, or auto, not 'many'"),
         ("rounds: {count: 2, temperatures: [0]}", "rounds.temperatures"),
         ("rounds: {count: 2, prompts: fresh}\nproblems: {validation: {}}", "needs problems.train.limit"),
         ("rounds: 2\nevaluate: {curve: null}", "needs evaluate.curve"),
