@@ -244,5 +244,7 @@ def test_ctrl_c_while_it_writes(run_dir):
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130 and "Traceback" not in said, said
-    assert entries(run) == []
+    # None, or where the signal came as the last file was there, the whole.
+    assert entries(run) in ([], ["mlx-8bit"])
+    assert not entries(run) or invoke(run, "--target", "mlx", "--precision", "8bit", "--check").exit_code == 0
     assert invoke(run, "--target", "adapter").exit_code == 0, "the lock is free again"
