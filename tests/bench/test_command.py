@@ -57,6 +57,9 @@ def test_interrupted_it_leaves_what_is_finished(tmp_path):
     deadline = time.monotonic() + 120
     while not (out.exists() and out.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
+    begun = _children(process.pid)  # the first one's process may still be ending
+    while not set(_children(process.pid)) - set(begun) and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == 130 and "the rows that were finished are kept" in complaint
