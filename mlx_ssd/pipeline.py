@@ -223,11 +223,18 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     name, files = unit.name, unit.files
     made_of = _made_of(unit)
     entry: dict[str, Any] = {"fingerprint": hash_json(made_of), "made_of": made_of, "complete": False}
+    before = manifest["stages"].get(name, {})
+    # What it has cost so far, for a process that goes on; at its end all that was measured.
+    result = files.directory / f".{name}.result.json"
+    if before.get("fingerprint") != entry["fingerprint"]:
+        remove(result)
+    else:
+        entry |= {"failures": before["failures"]} if "failures" in before else {}
+        if "measured" in before:
+            write_json(result, before["measured"])
     manifest |= {"versions": machine.versions(), "machine": machine.describe()}
     manifest["stages"][name] = entry
     write_json(files.manifest, manifest)
-    result = files.directory / f".{name}.result.json"
-    remove(result)
     # -P: no module of the user's current folder may stand in for one of Python's.
     command = [sys.executable, "-P", "-m", "mlx_ssd.stages", name, str(files.directory)]
     command += ["--result", str(result)]

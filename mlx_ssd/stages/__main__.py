@@ -2,7 +2,7 @@
 
 A process of its own because a Metal out-of-memory abort cannot be caught, and because on Linux the
 BLAS library must be in place before the process starts. The stage's measurements go to the file
-named by --result.
+named by --result, and until then what it has cost so far.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it can be caught; the pipe
 
 import argparse
 import sys
-import time
 import traceback
 import warnings
 from pathlib import Path
 
-from mlx_ssd import machine, models, stages
+from mlx_ssd import models, stages
 from mlx_ssd.child import exit_code
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sampling.engines import TORCH
+from mlx_ssd.stages.cost import counted
 from mlx_ssd.storage import write_json
 
 
@@ -46,15 +46,12 @@ def main() -> int:
 
 def run(name: str, files: RunFiles, result: Path) -> None:
     recipe = Recipe.parse(files.recipe.read_text(encoding="utf-8"), str(files.recipe))
-    start = time.monotonic()
     unit = next(unit for unit in stages.units(recipe, files.directory) if unit.name == name)
     if unit.stage != "score" and unit.recipe.sample.engine != TORCH:  # score needs no tokenizer
         models.without_pytorch()
-    measured = stages.get(unit.stage).run(unit.recipe, unit.files)
-    peaks = {"peak_rss_bytes": machine.peak_rss_bytes()}
-    if "mlx.core" in sys.modules:
-        peaks["peak_mlx_bytes"] = sys.modules["mlx.core"].get_peak_memory()
-    write_json(result, {**measured, **peaks, "seconds": round(time.monotonic() - start, 2)})
+    with counted(result) as cost:
+        measured = stages.get(unit.stage).run(unit.recipe, unit.files)
+    write_json(result, {**measured, **cost()})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mlx_ssd.arms import students
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import NAMES
-from mlx_ssd.storage import hash_path
+from mlx_ssd.storage import hash_path, read_json
 from tests import faults
 from tests.conftest import SMALL, forget
 
@@ -51,6 +51,8 @@ def test_killed_stage_resumes_to_the_same_result(stage, finished_run, tmp_path):
         env=faults.environment("openblas" if stage == "train" else "bundled"),
     )
     assert hit >= KILLS - 1, "the kills must hit a stage at work"
+    units = [entry for name, entry in read_json(killed.manifest)["stages"].items() if name.split(".")[0] == stage]
+    assert sum(unit["measured"]["processes"] for unit in units) > len(units)
     if stage == "sample":
         assert journals(killed.directory, "round-1/samples.jsonl") == journals(whole.directory, "round-1/samples.jsonl")
     if stage == "train":
