@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+pytest.importorskip("torch", reason="the builder imports torch")
+
 from benchmarks.embedded_model.measure import Policy
 from benchmarks.embedded_model.room import guard_forks, head_probability, lock, pass_rates
 from benchmarks.embedded_model.solutions import CLEAN, Noise

@@ -3,9 +3,10 @@
 import json
 import shutil
 
-import gguf
 import numpy as np
 import pytest
+
+gguf = pytest.importorskip("gguf")
 from gguf.quants import dequantize, quantize
 
 from mlx_ssd import assets, export, models
