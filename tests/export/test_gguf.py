@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf")
+
+import gguf
 from gguf.quants import dequantize, quantize
 
 from mlx_ssd import assets, export, models
