@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_ssd import arms, harmony, models
+from mlx_ssd import arms, models, thinking
 from mlx_ssd.child import exit_code
 from mlx_ssd.controls import policy_of
 from mlx_ssd.decoding.rng import sample_key
@@ -39,9 +39,10 @@ def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
             recipe.evaluate.max_tokens,
         )
         (completed,) = generate(model, [request], tokenizer.eos_token_ids, rows=1)
-        (said[arm.name],) = harmony.decode(tokenizer, [completed.completion_ids])
+        (said[arm.name],) = thinking.decode(tokenizer, [completed.completion_ids], recipe.prompt)
         if completed.finish_reason != "stop":
             said[arm.name] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"
+        del model  # the next one is loaded: two would be in memory at once
     return said
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlx_ssd import harmony, models
+from mlx_ssd import models, thinking
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.grading import Limits, grade_answers
 from mlx_ssd.progress import progress
@@ -109,7 +109,7 @@ def grade(
         waiting += [(number, g) for g in generations if g.key not in done]
     if not waiting:
         return
-    texts = harmony.decode(tokenizer, [g.completion_ids for _, g in waiting])
+    texts = thinking.decode(tokenizer, [g.completion_ids for _, g in waiting], recipe.prompt)
     answers = [((number, g.key), of[g.problem_id], text) for (number, g), text in zip(waiting, texts, strict=True)]
     evaluation = recipe.evaluate
     limits = Limits(**evaluation.limits.model_dump())

@@ -7,7 +7,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
-from mlx_ssd import assets, harmony, models
+from mlx_ssd import assets, models, thinking
 from mlx_ssd.grading.extract import extract_code, without_thinking
 from mlx_ssd.prompts import TODAY, render, template_hash
 from mlx_ssd.sections import Model, Prompt
@@ -35,26 +35,28 @@ def tokenizer():
         (f"{ANALYSIS}<|end|><|start|>assistant<|channel|>commentary<|message|>I call it.<|end|>{FINAL}", "yes = 1"),
         (f"{ANALYSIS}{FINAL.removeprefix('<|start|>assistant')}<|return|>", "yes = 1"),  # an end was left out
         (f"<|channel|>final <|constrain|>x<|message|>y{FINAL}<|return|>", "yes = 1"),
+        (f"{ANALYSIS}<|end|>{FINAL.replace('final', 'final <|constrain|>python')}<|return|>", "yes = 1"),
         ("```python\nplain = 1\n```<|return|>", "plain = 1"),  # no channel at all
     ],
 )
 def test_only_the_final_channel_is_graded(tokenizer, text, code):
     ids = tokenizer.encode(text, add_special_tokens=False)
-    (said,) = harmony.decode(tokenizer, [ids])
+    (said,) = thinking.decode(tokenizer, [ids], Prompt())
     assert extract_code(said) == code
     assert "<|" not in said
 
 
 def test_other_channels_are_kept_as_thinking(tokenizer):
     ids = tokenizer.encode(f"{ANALYSIS}<|end|>{FINAL}<|return|>", add_special_tokens=False)
-    (said,) = harmony.decode(tokenizer, [ids])
+    (said,) = thinking.decode(tokenizer, [ids], Prompt())
     assert "no = 1" in said and "no = 1" not in without_thinking(said)
 
 
 def test_other_models_are_decoded_as_ever():
     plain = models.load_tokenizer(models.locate(Model()))
     ids = plain.encode("a <|channel|>final<|message|> b", add_special_tokens=False)
-    assert harmony.decode(plain, [ids, ids[:3]]) == plain.batch_decode([ids, ids[:3]], skip_special_tokens=True)
+    expected = plain.batch_decode([ids, ids[:3]], skip_special_tokens=True)
+    assert thinking.decode(plain, [ids, ids[:3]], Prompt()) == expected
 
 
 def test_the_effort_and_one_day_for_ever_stand_in_the_prompt(tokenizer):

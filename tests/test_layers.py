@@ -12,7 +12,7 @@ PACKAGE = Path(mlx_ssd.__file__).parent
 FOUNDATIONS = {
     "errors", "recipe", "records", "storage", "layout", "machine", "models", "prompts", "progress", "statistics",
     "assets", "arms", "rounds", "recipe_text", "budget", "attention", "child", "weights", "strict_yaml", "heartbeat",
-    "harmony", "sections",
+    "harmony", "thinking", "cost", "sections",
 }  # fmt: skip
 TWINS = {"torch_ref"}  # the same mathematics in PyTorch; libraries compare with it or let it work
 LIBRARIES = {"problems", "sampling", "filters", "training", "grading", "scoring", "report", "supervision"}

@@ -3,7 +3,7 @@
 Rules, in order:
 
 1. Thinking is removed: every `<think>…</think>`; everything up to a `</think>` whose opening stood in the
-   prompt; everything after a `<think>` that is never closed. Channels of gpt-oss come in that form too (harmony.py).
+   prompt; everything after a `<think>` that is never closed. Channels of gpt-oss come in that form too (thinking.py).
 2. A fence is a line of at least three backticks or tildes, however indented, with an optional info string
    (no backticks in it). It closes at a line of the same character, at least as long, with nothing after it.
    Inside an open block a fence labelled Python starts a new block: the model forgot to close the first.

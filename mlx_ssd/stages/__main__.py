@@ -23,7 +23,7 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.problems import OtherProblems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sampling.engines import TORCH
-from mlx_ssd.stages.cost import counted
+from mlx_ssd.cost import counted
 from mlx_ssd.storage import write_json
 
 

@@ -7,9 +7,9 @@ import types
 
 import pytest
 
+from mlx_ssd import cost
+from mlx_ssd.cost import counted
 from mlx_ssd.layout import RunFiles
-from mlx_ssd.stages import cost
-from mlx_ssd.stages.cost import counted
 from mlx_ssd.storage import read_json, write_json
 from tests import faults
 from tests.conftest import SMALL
