@@ -39,7 +39,7 @@ def answers(files: RunFiles, prompt: str, sample_index: int) -> dict[str, str]:
             recipe.evaluate.max_tokens,
         )
         (completed,) = generate(model, [request], tokenizer.eos_token_ids, rows=1)
-        (said[arm.name],) = thinking.decode(tokenizer, [completed.completion_ids], recipe.prompt)
+        (said[arm.name],) = thinking.decode(tokenizer, [request.prompt_ids], [completed.completion_ids])
         if completed.finish_reason != "stop":
             said[arm.name] += f"\n[cut at {recipe.evaluate.max_tokens} tokens]"
         del model  # the next one is loaded: two would be in memory at once

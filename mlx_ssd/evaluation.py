@@ -109,7 +109,8 @@ def grade(
         waiting += [(number, g) for g in generations if g.key not in done]
     if not waiting:
         return
-    texts = thinking.decode(tokenizer, [g.completion_ids for _, g in waiting], recipe.prompt)
+    prompts, completions = [g.prompt_ids for _, g in waiting], [g.completion_ids for _, g in waiting]
+    texts = thinking.decode(tokenizer, prompts, completions)
     answers = [((number, g.key), of[g.problem_id], text) for (number, g), text in zip(waiting, texts, strict=True)]
     evaluation = recipe.evaluate
     limits = Limits(**evaluation.limits.model_dump())

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from mlx_ssd import harmony
-from mlx_ssd.prompts import render
-from mlx_ssd.sections import Prompt
 
-BEGIN, END = "<think>", "</think>"
+BEGIN = "<think>"
+ENDING = 8  # tokens of a prompt that surely hold a BEGIN at its end
 
 
-def decode(tokenizer: Any, completions: Sequence[Sequence[int]], prompt: Prompt) -> list[str]:
+def decode(tokenizer: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[str]:
     """The text of each completion, without special tokens; what it thought stands between `<think>` and `</think>`,
-    which grading knows. Of harmony these are all channels but the final one. Where the rendering of `prompt` itself
-    opens the thinking, as Qwen3-Thinking's does, the opening is put before the completion: one that was cut would
+    which grading knows. Of harmony these are all channels but the final one. Where the prompt itself opened the
+    thinking, as Qwen3-Thinking's template does, the opening is put before the completion: one that was cut would
     otherwise show nothing of it, and a program that it weighed would be its answer. What was cut has no end.
     """
     if harmony.CHANNEL in tokenizer.get_added_vocab():
-        said = tokenizer.batch_decode(completions, skip_special_tokens=False)
-        return [harmony.as_thinking(text) for text in said]
-    opened = BEGIN if _opened_by(tokenizer, prompt) else ""
-    return [opened + text for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
+        return [harmony.as_thinking(text) for text in tokenizer.batch_decode(completions, skip_special_tokens=False)]
 
+    @cache
+    def opening(ending: tuple[int, ...]) -> str:
+        (text,) = tokenizer.batch_decode([ending], skip_special_tokens=False)
+        return BEGIN if text.rstrip().endswith(BEGIN) else ""
 
-def _opened_by(tokenizer: Any, prompt: Prompt) -> bool:
-    """Whether every answer begins within its thinking."""
-    from mlx_lm.tokenizer_utils import TokenizerWrapper  # it knows by which name a template is told not to think
-
-    if prompt.format == "raw":
-        return False
-    if not isinstance(tokenizer, TokenizerWrapper):
-        tokenizer = TokenizerWrapper(tokenizer)
-    asked = tokenizer.decode(render(tokenizer, "x", prompt), skip_special_tokens=False)
-    return BEGIN in asked and END not in asked.rpartition(BEGIN)[2]
+    said = tokenizer.batch_decode(completions, skip_special_tokens=True)
+    return [opening(tuple(prompt[-ENDING:])) + text for prompt, text in zip(prompts, said, strict=True)]

@@ -41,14 +41,14 @@ def tokenizer():
 )
 def test_only_the_final_channel_is_graded(tokenizer, text, code):
     ids = tokenizer.encode(text, add_special_tokens=False)
-    (said,) = thinking.decode(tokenizer, [ids], Prompt())
+    (said,) = thinking.decode(tokenizer, [[5]], [ids])
     assert extract_code(said) == code
     assert "<|" not in said
 
 
 def test_other_channels_are_kept_as_thinking(tokenizer):
     ids = tokenizer.encode(f"{ANALYSIS}<|end|>{FINAL}<|return|>", add_special_tokens=False)
-    (said,) = thinking.decode(tokenizer, [ids], Prompt())
+    (said,) = thinking.decode(tokenizer, [[5]], [ids])
     assert "no = 1" in said and "no = 1" not in without_thinking(said)
 
 
@@ -56,7 +56,7 @@ def test_other_models_are_decoded_as_ever():
     plain = models.load_tokenizer(models.locate(Model()))
     ids = plain.encode("a <|channel|>final<|message|> b", add_special_tokens=False)
     expected = plain.batch_decode([ids, ids[:3]], skip_special_tokens=True)
-    assert thinking.decode(plain, [ids, ids[:3]], Prompt()) == expected
+    assert thinking.decode(plain, [[5], [6]], [ids, ids[:3]]) == expected
 
 
 def test_the_effort_and_one_day_for_ever_stand_in_the_prompt(tokenizer):

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mlx_ssd import assets, thinking
 from mlx_ssd.grading.extract import extract_program
+from mlx_ssd.prompts import render
 from mlx_ssd.sections import Prompt
 
 # As of Qwen3-4B-Thinking-2507: always; of Qwen3-4B: opened and closed where thinking is off, left to the model else.
@@ -17,21 +18,19 @@ DRAFT = "Let me try\n```python\nno = 1\n```\nthat is wrong"
 ANSWER = "</think>\n```python\nyes = 1\n```"
 
 
-@pytest.fixture(params=["plain", "wrapped"])
-def said(request, tmp_path):
-    """With the tokenizer as either loader gives it. As of Qwen3, the marks of thinking are no special tokens."""
+@pytest.fixture
+def said(tmp_path):
+    """As of Qwen3, the marks of thinking are no special tokens."""
     described = json.loads((assets.model_path() / "tokenizer.json").read_text())
     for token in described["added_tokens"]:
         token["special"] &= "think" not in token["content"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
 
-    def decoded(template, text, prompt):
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    def decoded(template, text, prompt, problem="x"):
+        tokenizer = TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json")))
         tokenizer.chat_template = template
         ids = tokenizer.encode(text, add_special_tokens=False)
-        if request.param == "wrapped":
-            tokenizer = TokenizerWrapper(tokenizer)
-        (found,) = thinking.decode(tokenizer, [ids], prompt)
+        (found,) = thinking.decode(tokenizer, [render(tokenizer, problem, prompt)], [ids])
         return found
 
     return decoded
@@ -51,4 +50,4 @@ def test_where_the_prompt_leaves_it_to_the_model_nothing_is_put_before(said, ena
 
 
 def test_a_raw_prompt_opens_nothing(said):
-    assert said(ALWAYS, DRAFT, Prompt(format="raw")) == DRAFT
+    assert said(ALWAYS, DRAFT, Prompt(format="raw"), "What does <think> mean?") == DRAFT

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mlx_ssd.doctor.finding import OK, WARN, Finding
+from mlx_ssd.doctor.finding import FAIL, OK, WARN, Finding
+from mlx_ssd.errors import WorkFailed
 
 # What each level leaves open.
 OPEN = {
@@ -14,9 +15,15 @@ OPEN = {
 
 
 def level() -> Finding:
+    from mlx_ssd.grading import Limits, ProcessSandbox, check_canaries
     from mlx_ssd.grading.levels import level_here
+    from mlx_ssd.sections import Evaluation
 
-    found = level_here()
+    try:
+        found = level_here()
+        check_canaries(ProcessSandbox(), Limits(**Evaluation().limits.model_dump()))
+    except WorkFailed as failure:
+        return Finding(FAIL, str(failure), "see docs/sandbox.md; another Python, such as uv's, may be let start")
     text = f"level {found}; {OPEN[found]} (docs/sandbox.md)"
     if found == "limits":
         return Finding(WARN, text, "grade on a kernel with Landlock (Linux 5.13) or user namespaces, or on macOS")

@@ -28,7 +28,7 @@ def level_here() -> Level:
 
 def check_level(demand: Demand) -> None:
     """BadInput where the machine does not give what `demand` asks for; a LittleShutIn warning where it gives
-    limits alone."""
+    limits alone. WorkFailed where the sandbox does not start."""
     level = level_here()
     if level not in ENOUGH[demand]:
         raise BadInput(

@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from mlx_ssd.grading import macos, wire
+from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading import macos
 from mlx_ssd.grading.files import remove_tree
 from mlx_ssd.grading.running import Running
 from mlx_ssd.grading.sandbox import Level, Limits, Outcome
@@ -83,10 +84,13 @@ class ProcessSandbox:
             return next(outcomes)
 
     def level(self) -> Level:
-        """Which of the levels of docs/sandbox.md holds here, by what the system grants."""
+        """Which of the levels of docs/sandbox.md holds here, by what the system grants. WorkFailed where nothing can
+        be run in it at all."""
         found = self.mechanisms()
+        if "failed" in found:
+            raise WorkFailed(f"the sandbox does not start here ({found['failed']}); no program can be graded")
         if sys.platform == "darwin":
-            return "limits" if "failed" in found else "seatbelt"
+            return "seatbelt"
         if {"pid", "net"} <= set(found.get("namespaces", [])) and (found.get("root") or found.get("landlock")):
             return "namespaces"
         return "landlock" if found.get("landlock") else "limits"
@@ -109,7 +113,8 @@ class ProcessSandbox:
     def _probed(self) -> dict:
         from mlx_ssd.grading.probe import probe
 
-        return probe(self) | {"level": self.level()} | self.mechanisms()
+        granted = self.mechanisms()
+        return probe(self) | ({} if "failed" in granted else {"level": self.level()}) | granted
 
     @contextlib.contextmanager
     def _begin(self, job: dict, limits: Limits) -> Iterator["Session"]:
@@ -166,9 +171,13 @@ class ProcessSandbox:
         # Not -I: it would also ignore PYTHONHASHSEED, and a verdict could then change from run to run with
         # the order of a set. The environment holds nothing but ours, so -P and -s give the rest of -I.
         flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-        reads = [INSIDE, wire.__file__, *self._readable]
-        prefix = macos.sandbox_exec(self._python, reads, home) if sys.platform == "darwin" else []
-        return [*prefix, self._python, *flags, os.path.join(INSIDE, "start.py")]
+        start = os.path.join(INSIDE, "start.py")
+        if sys.platform != "darwin":
+            return [self._python, *flags, start]
+        # The whole folder: an import looks at what is in it, which is reading it. As a file's true name, too.
+        own = os.path.realpath(os.path.dirname(INSIDE))
+        prefix = macos.sandbox_exec(macos.interpreters(self._python), [own, *self._readable], home)
+        return [*prefix, self._python, *flags, os.path.join(own, "inside", "start.py")]
 
 
 class Session:

@@ -33,18 +33,21 @@ class Running:
         self._partial, self._received = bytearray(), 0
         self._to_send = bytearray()
         self._end: End | None = None
-        self._printed: deque[int] = deque()  # of runs that were started, the current first
+        # Standard input and output of runs that were started, the current first. Open until the run is over, as is the
+        # program's socket until the program spoke: macOS may lose a descriptor that its sender closes while it is on
+        # its way (bpo-14669).
+        self._files: deque[tuple[int, int]] = deque()
         self._events = select.POLLIN
         self._poll = select.poll()
         with contextlib.ExitStack() as stack:
-            self._socket, theirs = socket.socketpair()
-            stack.callback(self._socket.close)
+            self._socket, self._theirs = socket.socketpair()
+            stack.enter_context(self._socket)
+            stack.enter_context(self._theirs)
             self._socket.setblocking(False)
-            stack.callback(self._close_printed)
-            with theirs:
-                self._asked = time.monotonic()
-                template.begin(home, theirs.fileno())
-                stack.callback(self.kill)
+            stack.callback(self._close_files)
+            self._asked = time.monotonic()
+            template.begin(home, self._theirs.fileno())
+            stack.callback(self.kill)
             self._poll.register(template, select.POLLIN)
             self.send({**job, "nonce": self._nonce.decode(), "limits": asdict(limits)})
             self._stack = stack.pop_all()
@@ -66,16 +69,16 @@ class Running:
         others it sends a line. Where it does not take it, `wait` says why."""
         given = file_of(stdin)
         try:
-            self._printed.append(file_of(b""))
-            socket.send_fds(self._socket, [b"l" if last else b"r"], [given, self._printed[-1]])
-        except (BlockingIOError, ConnectionError):
-            pass
-        finally:
+            self._files.append((given, file_of(b"")))
+        except OSError:
             os.close(given)
+            raise
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            socket.send_fds(self._socket, [b"l" if last else b"r"], self._files[-1])
 
-    def _close_printed(self) -> None:
-        while self._printed:
-            os.close(self._printed.popleft())
+    def _close_files(self) -> None:
+        while self._files:
+            self.next()
 
     def _send_more(self) -> None:
         try:
@@ -131,6 +134,7 @@ class Running:
             return self._end is None
         except OSError:
             return False
+        self._theirs.close()
         self._received += len(data)
         self._partial += data
         if b"\n" in data:
@@ -140,12 +144,14 @@ class Running:
 
     def output(self) -> bytes | None:
         """What the current run printed; None where that is more than it may."""
-        size = os.fstat(self._printed[0]).st_size
-        return None if size > self._cap else os.pread(self._printed[0], size, 0)
+        _, printed = self._files[0]
+        size = os.fstat(printed).st_size
+        return None if size > self._cap else os.pread(printed, size, 0)
 
     def next(self) -> None:
         """The next run is the current one."""
-        os.close(self._printed.popleft())
+        for file in self._files.popleft():
+            os.close(file)
 
     def failure(self, event: str, payload: object) -> Outcome:
         """What an event other than the hoped-for one says about the program, or about us. Ends it."""
@@ -154,7 +160,7 @@ class Running:
         if end.status is not None and not end.started:
             said = bytes(self._partial).decode("utf-8", "replace").strip()
             return Outcome("harness_error", detail=f"the program was not started ({event}): {said[:400]}")
-        if event == "flood" or self._printed and self.output() is None:
+        if event == "flood" or self._files and self.output() is None:
             return Outcome("error", detail=f"over {limits.output_kb} kB of output")
         if event == "expired":
             return Outcome("timeout", detail=f"over {limits.wall_seconds:g} s")

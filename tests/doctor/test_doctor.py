@@ -18,6 +18,7 @@ from mlx_ssd import doctor, machine
 from mlx_ssd.cli import main
 from mlx_ssd.doctor import hardware, packages, power, reach, sandbox
 from mlx_ssd.doctor.finding import Finding, ask
+from mlx_ssd.errors import WorkFailed
 from tests import faults
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,27 @@ def test_sandbox(level, monkeypatch):
     monkeypatch.setattr(levels, "level_here", lambda: level)
     said = sandbox.level()
     assert said.found.startswith(f"level {level}; ") and said.status == ("warn" if level == "limits" else "ok")
+
+
+@pytest.mark.parametrize("command", [["-c", "import nothing"], ["-c", "pass"]])
+def test_a_sandbox_in_which_nothing_runs(command, monkeypatch):
+    """It is no level: who is told of one would find out after the night that nothing was graded."""
+    from mlx_ssd.grading import ProcessSandbox, levels
+
+    levels.level_here.cache_clear()
+    monkeypatch.setattr(ProcessSandbox, "command", lambda self, home: [sys.executable, *command])
+    said = sandbox.level()
+    assert said.status == "fail" and said.found.startswith("the sandbox does not start here (")
+    with pytest.raises(WorkFailed, match="no program can be graded"):
+        levels.check_level("any")
+
+
+def test_a_grader_that_is_not_to_be_trusted(monkeypatch):
+    from mlx_ssd.grading import Outcome, ProcessSandbox
+
+    monkeypatch.setattr(ProcessSandbox, "runs", lambda *_: iter([Outcome("ok", "42\n")]))
+    said = sandbox.level()
+    assert said.status == "fail" and "a wrong script was graded pass instead of wrong" in said.found
 
 
 class TestReach:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from mlx_ssd.grading import Limits, ProcessSandbox, process
+from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading import Limits, ProcessSandbox, process, wire
 from mlx_ssd.grading.files import remove_tree
-from mlx_ssd.grading.macos import sandbox_exec
+from mlx_ssd.grading.macos import interpreters, sandbox_exec
 from mlx_ssd.grading.probe import programs_running
 
 
@@ -334,7 +336,9 @@ def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
     sandbox = ProcessSandbox()
     monkeypatch.setattr(sandbox, "command", lambda home: [sys.executable, "-c", ""])
     found = sandbox.describe()
-    assert found["works"] is False and "time" not in found
+    assert found["works"] is False and "time" not in found and "level" not in found
+    with pytest.raises(WorkFailed, match="the sandbox does not start here .*no program can be graded"):
+        sandbox.level()
 
 
 def test_remove_tree(tmp_path):
@@ -365,7 +369,7 @@ def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path, mo
         assert text.count(line) == 1
         text = text.replace(line, instead)
     (copy / "program.py").write_text(text)
-    shutil.copy(process.wire.__file__, tmp_path)
+    shutil.copy(wire.__file__, tmp_path)
     monkeypatch.setattr(process, "INSIDE", str(copy))
     sandbox = ProcessSandbox()
     code = "import time\nx = b'x' * (%d << 20)\ntime.sleep(60)\n"
@@ -375,9 +379,54 @@ def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path, mo
 
 
 def test_the_profile_of_macos_quotes_paths():
-    *_, profile = sandbox_exec('/a "b"/python', ["/lib"], "/home\\")
+    *_, profile = sandbox_exec(['/a "b"/python', "/c"], ["/lib"], "/home\\")
     assert '(literal "/a \\"b\\"/python")' in profile and '(subpath "/home\\\\")' in profile
-    assert "(deny network*)" in profile
+    assert '(allow process-exec (literal "/c"))' in profile and "(deny network*)" in profile
+    assert '(subpath "/private/tmp")' in profile.partition("(deny file-read-data")[2].partition("\n")[0]
+
+
+def test_a_framework_s_interpreter_is_another_program(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert interpreters("/bin/python3") == ["/bin/python3"]
+    inner = tmp_path / "Resources/Python.app/Contents/MacOS/Python"
+    inner.parent.mkdir(parents=True)
+    inner.touch()
+    assert interpreters("/bin/python3") == ["/bin/python3", str(inner)]
+
+
+# Landlock in place of sandbox-exec: what the profile lets nobody read cannot be read here.
+SHUT_IN = """import sys
+start, own, readable, given = sys.argv[1], sys.argv[2], sys.argv[3].split("|"), sys.argv[4:]
+sys.path.insert(0, own)
+from inside import linux
+linux.restrict(linux.make_ruleset(readable, "/nowhere")[1])
+for name in [name for name in sys.modules if name.split(".")[0] == "inside"]:
+    del sys.modules[name]
+sys.path[:] = sys.path[1:]
+sys.path_importer_cache.clear()
+sys.argv = [start, *given]
+__file__ = start
+exec(compile(open(start).read(), start, "exec"))
+"""
+
+
+@pytest.mark.skipif("not ProcessSandbox().mechanisms().get('landlock')", reason="needs Landlock")
+def test_the_profile_of_macos_lets_a_program_start(limits, monkeypatch):
+    """Where the package lies among the user's files."""
+
+    def command(readable, home):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "platform", "darwin")
+            _, _, profile, python, *flags, start = ProcessSandbox.command(sandbox, home)
+        allowed = re.findall(r'\(allow file-read-data \(subpath "(.*)"\)\)', profile)
+        own = os.path.dirname(os.path.dirname(start))
+        return [python, *flags, "-c", SHUT_IN, start, own, "|".join(path for path in allowed if readable(path, own))]
+
+    sandbox = ProcessSandbox(warm=False, namespaces=False, landlock=False)
+    monkeypatch.setattr(sandbox, "command", lambda home: command(lambda path, own: True, home))
+    assert returned(sandbox, limits, "6 * 7").value == 42
+    monkeypatch.setattr(sandbox, "command", lambda home: command(lambda path, own: path != own, home))
+    assert "PermissionError" in returned(sandbox, limits, "6 * 7").detail
 
 
 @pytest.mark.mac
