@@ -176,7 +176,7 @@ def test_a_sandbox_in_which_nothing_runs(command, monkeypatch):
 def test_a_grader_that_is_not_to_be_trusted(monkeypatch):
     from mlx_ssd.grading import Outcome, ProcessSandbox
 
-    monkeypatch.setattr(ProcessSandbox, "runs", lambda *_: iter([Outcome("ok", "42\n")]))
+    monkeypatch.setattr(ProcessSandbox, "runs", lambda *_: (Outcome("ok", "42\n") for _ in range(1)))
     said = sandbox.level()
     assert said.status == "fail" and "a wrong script was graded pass instead of wrong" in said.found
 
