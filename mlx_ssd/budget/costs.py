@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from mlx_ssd.budget.decoding import Work, decoding_parts, rows_that_fit
@@ -27,6 +28,7 @@ from mlx_ssd.budget.work import (
 )
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Training
 
 GRADE_SECONDS = 0.1  # a program
 ANALYSIS = 1.5  # times the two forward passes that it is made of, at most (`python -m benchmarks.analysis`)
@@ -79,9 +81,9 @@ class Student:
         held_out = samples * validation.percent / 100 if validation else 0
         taken = train.steps * train.rows_per_step if train.steps else train.epochs * (samples - held_out)
         seconds = taken * speed.training(size, train, length, self.plan.gradient_checkpointing)
-        if validation:
-            times = 1 + taken / train.rows_per_step / validation.every_steps
-            seconds += times * held_out * speed.forward(size, train, length)
+        if validation:  # of the base, every so many steps, and after the last one
+            times = 1 + ceil(ceil(taken / train.rows_per_step) / validation.every_steps)
+            seconds += times * held_out * validation_passes(train) * speed.forward(size, train, length)
         return seconds
 
 
@@ -220,6 +222,12 @@ def decoding_seconds(speed: Speed, size: ModelSize, work: Work, rows: int, answe
     drained = width * sum(step(rows * share) for share in left)
     beside = prompts * speed.prefill(size, work.prompt) + answers * speed.joining(size)
     return beside + full * step(rows) + drained
+
+
+def validation_passes(train: Training) -> int:
+    """How often `Speed.forward` goes over the held-out samples, which of soft targets has the base's pass in it: a
+    LoRA on tokens also measures the terms of the soft loss, with a pass of the base and one more of the student."""
+    return 3 if train.method == "lora" and train.targets == "tokens" else 1
 
 
 def computed_dtype(recipe: Recipe, machine: Mapping[str, Any]) -> str:

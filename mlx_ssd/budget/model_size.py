@@ -52,6 +52,7 @@ class ModelSize:
     active: int  # parameters that a token is multiplied with
     dtype: str  # in which it computes
     weight_bytes: float
+    looked_up_bytes: float  # of these, the embedding where it is not the head too: only rows of it are read
     cast_bytes: float  # beside these, while numbers are made wider in loading: two of the largest tensor, as measured
     expert_bytes: float  # of these, what lies in experts
     expert_share: float  # of the experts, what one token goes through
@@ -106,6 +107,7 @@ class ModelSize:
             active=layers * (2 * hidden * query + 2 * hidden * key_value) + used * expert + embedding,
             dtype=dtype,
             weight_bytes=sum(tensor_bytes(tensor, config, number) for tensor in all_matrices) + small * number,
+            looked_up_bytes=0 if config.get("tie_word_embeddings") else tensor_bytes(all_matrices[0], config, number),
             cast_bytes=2 * embedding * BYTES[stored_dtype(config)] if narrower else 0,
             expert_bytes=sum(tensor_bytes(tensor, config, number) for tensor in in_experts),
             expert_share=used / experts,
@@ -126,6 +128,10 @@ class ModelSize:
         return 1.0 if num_layers < 0 else min(num_layers / self.layers, 1.0)
 
     def read_bytes(self, rows: int) -> float:
-        """The weights that a decoding step of so many rows reads: of experts those that some row goes through."""
-        idle = (1 - self.expert_share) ** rows
-        return self.weight_bytes - idle * self.expert_bytes
+        return read_bytes(self.weight_bytes, self.looked_up_bytes, self.expert_bytes, self.expert_share, rows)
+
+
+def read_bytes(weights: float, looked_up: float, experts: float, expert_share: float, rows: int) -> float:
+    """The bytes of weights that a decoding step of so many rows reads: all but an embedding of which only rows are
+    looked up, and experts that no row goes through."""
+    return weights - looked_up - (1 - expert_share) ** rows * experts
