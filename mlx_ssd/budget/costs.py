@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from mlx_ssd.budget.decoding import Work, decoding_parts, rows_that_fit
+from mlx_ssd.budget.described import UnusualModel
 from mlx_ssd.budget.limits import is_mac, usable_bytes
 from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.speed import Speed
@@ -110,8 +111,15 @@ class Costs:
         choose_rows: bool = False,
     ) -> Costs:
         """choose_rows: as few as are about as fast as any number that fits, whatever the recipe says; else the
-        recipe's, or as many as fit. Raises BadInput for a model or an answer that does not fit into the memory."""
-        size = ModelSize.of(config, computed_dtype(recipe, machine))
+        recipe's, or as many as fit. Raises BadInput for a model or an answer that does not fit into the memory,
+        UnusualModel for one whose size cannot be computed."""
+        try:
+            size = ModelSize.of(config, computed_dtype(recipe, machine))
+        except UnusualModel as error:
+            raise UnusualModel(
+                f"{error}, so that its size cannot be computed; `mlx-ssd run` without --hours takes it without a plan: "
+                "set problems.train.limit, sample.rows and evaluate.rows yourself"
+            ) from None
         memory, fused = usable_bytes(machine), is_mac(machine)
         rows = {}
         for stage, settings, source in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlx_ssd.budget import Costs
+from mlx_ssd.budget import Costs, UnusualModel
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
 
@@ -18,8 +18,11 @@ Settings = dict[str, Any]
 
 
 def fits(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
+    """Raises UnusualModel for a model whose size cannot be computed."""
     try:
         Costs.of(recipe, config, machine, None)
+    except UnusualModel:
+        raise
     except BadInput:
         return False
     return True

@@ -10,6 +10,7 @@ from typing import Any
 from mlx_ssd import assets, machine, models
 from mlx_ssd.budget import KNOWN_CONFIGS, Costs, ModelSize, Speed, UnusualModel, chip_of
 from mlx_ssd.budget.decoding import Work, decoding_bytes, rows_that_fit
+from mlx_ssd.budget.described import decoder_of
 from mlx_ssd.budget.training import trained_parameters, training_plan
 from mlx_ssd.budget.work import analyzed_texts, decodings_of_curve, decodings_of_test, problem_count, sampled_apart
 from mlx_ssd.errors import BadInput
@@ -95,7 +96,8 @@ def plan_for(
             rows[stage] = rows_that_fit(costs.size, work, costs.memory, costs.fused)
             longest[stage] = _longest_answer(costs, work)
         longest["train"] = _longest_sample(costs)
-        if context := (config.get("text_config") or config).get("max_position_embeddings"):
+        context = decoder_of(config).get("max_position_embeddings")
+        if isinstance(context, int) and context > 0:
             longest = {stage: min(tokens, context) for stage, tokens in longest.items()}
         gigabytes = described["memory_bytes"] / mends.GIB
         for size in [gb for gb in mends.MACS if gb < gigabytes and gb in (8, 16, 24, 32, 36, 64)][-3:]:
