@@ -26,7 +26,7 @@ from mlx_ssd.planning import mends
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_json, read_json, write_json
 
-FORMAT = 1  # raised by hand when what is measured changes
+FORMAT = 2  # raised by hand when what is measured changes
 MOST_SECONDS = 180
 ROW_POINTS = (1, 8, 32, 128)  # rows side by side that are measured, up to those that are planned with
 MOST_TOKENS = 256  # of a training row that is measured
