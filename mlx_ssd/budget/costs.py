@@ -130,7 +130,7 @@ class Costs:
             limit = 1e9 * settings.memory_gb if settings.memory_gb else memory
             fits = rows_that_fit(size, work, limit, fused)
             if not fits:
-                raise _too_long(f"{stage}.max_tokens", size, work, limit, fused)
+                raise _too_long(stage, size, work, limit, fused)
             rows[stage] = min(fits, settings.rows)
             if choose_rows and speed:
                 rows[stage] = _fewest(speed, size, work, fits)
@@ -254,10 +254,10 @@ def _fewest(speed: Speed, size: ModelSize, work: Work, fits: int) -> int:
     return next(rows for rows, took in seconds.items() if took + prompt <= WORTHWHILE * least)
 
 
-def _too_long(setting: str, size: ModelSize, work: Work, limit: float, fused: bool) -> BadInput:
+def _too_long(stage: str, size: ModelSize, work: Work, limit: float, fused: bool) -> BadInput:
     needed = sum(decoding_parts(size, 1, work, limit, fused).values())
     return BadInput(
-        f"{setting}: the weights ({size.weight_bytes / 1e9:.1f} GB) and one answer of {work.longest_answer:,} "
+        f"{stage}.max_tokens: the weights ({size.weight_bytes / 1e9:.1f} GB) and one answer of {work.longest_answer:,} "
         f"tokens take {needed / 1e9:.1f} GB (computed), more than the {limit / 1e9:.1f} GB that can be counted on "
-        "here; lower it, or take a smaller model"
+        f"here; lower it, raise {stage}.memory_gb if there is more, or take a smaller model"
     )

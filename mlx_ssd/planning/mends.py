@@ -35,8 +35,13 @@ def mend(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) 
 
 def least_mac(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) -> int | None:
     """GB of the smallest Mac that a recipe fits as it is."""
-    mac = dict(machine) | {"chip": "Apple"}
-    return next((gb for gb in MACS if fits(recipe, config, mac | {"memory_bytes": gb * GIB})), None)
+    return next((gb for gb in MACS if fits(recipe, config, mac_with(gb, machine))), None)
+
+
+def mac_with(gigabytes: int, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """A Mac with so much memory, in place of a machine."""
+    other = {key: value for key, value in machine.items() if key != "recommended_bytes"}
+    return other | {"chip": "Apple", "memory_bytes": gigabytes * GIB}
 
 
 def changed(recipe: Recipe, settings: Settings) -> Recipe:
