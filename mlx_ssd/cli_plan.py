@@ -133,8 +133,8 @@ def begin(recipe: Any, fetch: bool = False) -> Any:
     if config is None:
         return None
     described = plans.of_this_machine()
-    speed = planning.speed_of(recipe, config, described)
     try:
+        speed = planning.speed_of(recipe, config, described)
         plan = planning.plan_for(recipe, config, described, speed, hurried=True)
     except UnusualModel:
         return None

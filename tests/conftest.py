@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_ssd.layout import RunFiles
+from mlx_ssd.machine import metal
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.stages import get, units
 from mlx_ssd.storage import remove
@@ -65,6 +66,15 @@ def no_grades_of_earlier_runs():
     """Tests run their programs: the user's own kept grades are neither read nor written."""
     patch = pytest.MonkeyPatch()
     patch.setenv("MLX_SSD_CACHE", "")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_metal_is_asked():
+    """Plans are of the machines that tests describe, on a Mac too."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(metal, "recommended_bytes", lambda: None)
     yield
     patch.undo()
 

@@ -5,13 +5,15 @@ import re
 import pytest
 
 from mlx_ssd import budget
-from mlx_ssd.budget import ChipSpeed, ModelSize, chip_of, prompts_for, training_plan, usable_bytes
+from mlx_ssd.budget import ChipSpeed, Costs, ModelSize, chip_of, prompts_for, training_plan, usable_bytes
 from mlx_ssd.budget.costs import decoding_seconds
 from mlx_ssd.budget.decoding import Work, decoding_parts, prefill_bytes, rows_that_fit
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
 
 QWEN = budget.KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
+PLAIN = {key: value for key, value in QWEN.items() if key != "quantization"}
+VALIDATION = {"percent": 10, "every_steps": 20}
 GIB = 2**30
 
 
@@ -23,46 +25,6 @@ def a_recipe(**overrides):
     base = {"problems.train": {"source": "rstar_coder"}, "problems.test": {"source": "embedded", "limit": 60}}
     small = {"train.num_layers": 8, "sample.max_tokens": 2048}
     return Recipe.parse("", "r", base | small | {key.replace("__", "."): value for key, value in overrides.items()})
-
-
-class TestModelSize:
-    def test_qwen3_4b(self):
-        size = ModelSize.of(QWEN)
-        assert size.parameters == 4_022_468_096  # the card says 4.0 billion, 3.6 without the embedding
-        assert size.weight_bytes == pytest.approx(2_263_022_417, rel=1e-4)  # the published model.safetensors
-        assert size.kv_bytes == 36 * 2 * 8 * 128 * 2 == 147_456
-        assert size.flops(0) == 2 * (size.parameters - 36 * (2 * 2560 + 2 * 128) - 2560)  # norms aside
-        assert size.flops(1000) - size.flops(0) == 4 * 36 * 32 * 128 * 1000
-
-    def test_bits(self):
-        plain = {key: value for key, value in QWEN.items() if key != "quantization"}
-        parameters = ModelSize.of(QWEN).parameters
-        assert ModelSize.of(plain).weight_bytes == 2 * parameters
-        assert ModelSize.of(plain | {"torch_dtype": "float32"}).weight_bytes == 4 * parameters
-        eight = plain | {"quantization": {"bits": 8, "group_size": 32}}
-        assert ModelSize.of(eight).weight_bytes == pytest.approx(9 * parameters / 8, rel=1e-4)  # norms have 16
-
-    def test_mixture_of_experts(self):
-        """Qwen3-30B-A3B: 30.5 billion parameters, 3.3 of them active, says its card."""
-        config = QWEN | {
-            "hidden_size": 2048, "num_hidden_layers": 48, "num_key_value_heads": 4, "intermediate_size": 6144,
-            "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8, "tie_word_embeddings": False,
-        }  # fmt: skip
-        size = ModelSize.of(config)
-        assert size.parameters == pytest.approx(30.5e9, rel=0.01)
-        assert size.active == pytest.approx(3.3e9, rel=0.1)
-        one, many = size.read_bytes(1), size.read_bytes(64)
-        assert one == pytest.approx(size.weight_bytes - size.expert_bytes * 120 / 128)
-        assert one < size.weight_bytes / 5 and size.weight_bytes * 0.98 < many < size.weight_bytes
-
-    def test_dense_reads_everything_each_step(self):
-        size = ModelSize.of(QWEN)
-        assert size.read_bytes(1) == size.read_bytes(64) == size.weight_bytes
-
-    def test_nested_and_unusual_configs(self):
-        assert ModelSize.of({"model_type": "x", "text_config": QWEN}) == ModelSize.of(QWEN)
-        with pytest.raises(BadInput, match=r"no 'hidden_size'; give problems\.train\.limit"):
-            ModelSize.of({"num_hidden_layers": 2})
 
 
 class TestDecoding:
@@ -299,9 +261,28 @@ class TestSizing:
         assert again / problems == pytest.approx((flops + 8 / 36 * 2000 * forward) / rate)
         _, fixed = seconds(train__steps=100)
         assert fixed == pytest.approx(100 * 16 * flops / rate)
-        problems, held_out = seconds(train__validation={"percent": 10, "every_steps": 20})
-        times = 1 + 0.9 * problems / 16 / 20
-        assert held_out == pytest.approx((0.9 * problems * flops + times * 0.1 * problems * 2000 * forward) / rate)
+
+    @pytest.mark.parametrize(
+        "train, passes",
+        [
+            # A LoRA on tokens measures its loss, and the terms of the soft one: base and student.
+            ({}, 3),
+            ({"targets": "distribution"}, 2),
+            ({"method": "full"}, 1),
+            ({"method": "full", "targets": "distribution"}, 2),
+        ],
+    )
+    def test_validation_by_hand(self, train, passes):
+        """As training/validation.py has it: before the first step, every 20 steps and after the last one."""
+        size = ModelSize.of(PLAIN)
+        recipe, machine = a_recipe(**{f"train__{key}": value for key, value in train.items()}), mac(gigabytes=512)
+        held_out = a_recipe(**{f"train__{k}": v for k, v in train.items()}, train__validation=VALIDATION)
+        without, costs = (Costs.of(r, PLAIN, machine, ChipSpeed(chip_of(machine))) for r in (recipe, held_out))
+        for problems, times in ((100, 2), (1000, 1 + 3)):  # 90 and 900 samples: 6 and 57 steps
+            alone = without.seconds(problems)["train"] * 0.9
+            validating = costs.seconds(problems)["train"] - alone
+            forward = 2000 * size.flops((2000 + 256) / 2) / (40 * 0.13e12)
+            assert validating == pytest.approx(times * 0.1 * problems * passes * forward, rel=1e-6)
 
     def test_training_is_cut_by_the_memory(self):
         """The longest sample: twice the mean prompt, and an answer of max_tokens."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_ssd.bench.configurations import Load
 from mlx_ssd.budget import chip_of
+from mlx_ssd.budget.model_size import read_bytes
 
 TABLE, COPY = "chip table", "measured copy"
 BYTES = 256 * 2**20  # of the array that is copied: no cache holds it
@@ -62,11 +63,11 @@ def _fastest(copy: Callable[[], Any]) -> float:
 
 
 def step_bytes(loaded: Mapping[str, Any], kv_bytes: float, load: Load) -> float:
-    """What a decoding step reads, in the middle of a generation: every weight but those that are only looked up and
-    experts that no row goes through (as budget.ModelSize.read_bytes), and the context so far.
+    """What a decoding step reads, in the middle of a generation: weights, as the plan reckons them, and the context so
+    far.
 
     loaded: what `load` answers. kv_bytes: of all rows at the end; taken to grow evenly, as plain attention's does.
     """
-    idle = (1 - loaded["expert_share"]) ** load.batch * loaded["expert_bytes"]
+    weights = (loaded[name] for name in ("weight_bytes", "looked_up_bytes", "expert_bytes", "expert_share"))
     context = (load.prompt + load.generated / 2) / (load.prompt + load.generated)
-    return loaded["weight_bytes"] - loaded["looked_up_bytes"] - idle + kv_bytes * context
+    return read_bytes(*weights, load.batch) + kv_bytes * context

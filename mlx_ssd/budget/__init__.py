@@ -6,9 +6,10 @@ for the memory there is.
 
 from mlx_ssd.budget.chips import CHIPS, chip_of
 from mlx_ssd.budget.costs import Costs
+from mlx_ssd.budget.described import UnusualModel
 from mlx_ssd.budget.known_configs import KNOWN_CONFIGS
 from mlx_ssd.budget.limits import MEMORY_SHARE, is_mac, usable_bytes
-from mlx_ssd.budget.model_size import ModelSize, UnusualModel
+from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.sizing import Sizing, prompts_for
 from mlx_ssd.budget.speed import CalibratedSpeed, ChipSpeed, Speed
 from mlx_ssd.budget.training import TrainingPlan, training_plan

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from mlx_ssd.budget.decoding import Work, decoding_parts, rows_that_fit
+from mlx_ssd.budget.described import UnusualModel
 from mlx_ssd.budget.limits import is_mac, usable_bytes
 from mlx_ssd.budget.model_size import ModelSize
 from mlx_ssd.budget.speed import Speed
@@ -27,6 +29,7 @@ from mlx_ssd.budget.work import (
 )
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
+from mlx_ssd.sections import Training
 
 GRADE_SECONDS = 0.1  # a program
 ANALYSIS = 1.5  # times the two forward passes that it is made of, at most (`python -m benchmarks.analysis`)
@@ -79,9 +82,9 @@ class Student:
         held_out = samples * validation.percent / 100 if validation else 0
         taken = train.steps * train.rows_per_step if train.steps else train.epochs * (samples - held_out)
         seconds = taken * speed.training(size, train, length, self.plan.gradient_checkpointing)
-        if validation:
-            times = 1 + taken / train.rows_per_step / validation.every_steps
-            seconds += times * held_out * speed.forward(size, train, length)
+        if validation:  # of the base, every so many steps, and after the last one
+            times = 1 + ceil(ceil(taken / train.rows_per_step) / validation.every_steps)
+            seconds += times * held_out * validation_passes(train) * speed.forward(size, train, length)
         return seconds
 
 
@@ -108,8 +111,15 @@ class Costs:
         choose_rows: bool = False,
     ) -> Costs:
         """choose_rows: as few as are about as fast as any number that fits, whatever the recipe says; else the
-        recipe's, or as many as fit. Raises BadInput for a model or an answer that does not fit into the memory."""
-        size = ModelSize.of(config, computed_dtype(recipe, machine))
+        recipe's, or as many as fit. Raises BadInput for a model or an answer that does not fit into the memory,
+        UnusualModel for one whose size cannot be computed."""
+        try:
+            size = ModelSize.of(config, computed_dtype(recipe, machine))
+        except UnusualModel as error:
+            raise UnusualModel(
+                f"{error}, so that its size cannot be computed; `mlx-ssd run` without --hours takes it without a plan: "
+                "set problems.train.limit, sample.rows and evaluate.rows yourself"
+            ) from None
         memory, fused = usable_bytes(machine), is_mac(machine)
         rows = {}
         for stage, settings, source in (
@@ -120,7 +130,7 @@ class Costs:
             limit = 1e9 * settings.memory_gb if settings.memory_gb else memory
             fits = rows_that_fit(size, work, limit, fused)
             if not fits:
-                raise _too_long(f"{stage}.max_tokens", size, work, limit, fused)
+                raise _too_long(stage, size, work, limit, fused)
             rows[stage] = min(fits, settings.rows)
             if choose_rows and speed:
                 rows[stage] = _fewest(speed, size, work, fits)
@@ -222,6 +232,12 @@ def decoding_seconds(speed: Speed, size: ModelSize, work: Work, rows: int, answe
     return beside + full * step(rows) + drained
 
 
+def validation_passes(train: Training) -> int:
+    """How often `Speed.forward` goes over the held-out samples, which of soft targets has the base's pass in it: a
+    LoRA on tokens also measures the terms of the soft loss, with a pass of the base and one more of the student."""
+    return 3 if train.method == "lora" and train.targets == "tokens" else 1
+
+
 def computed_dtype(recipe: Recipe, machine: Mapping[str, Any]) -> str:
     """As models.load has it: on a CPU everything is float32, for half precision does not go through BLAS."""
     if recipe.model.dtype == "auto" and not is_mac(machine):
@@ -238,10 +254,10 @@ def _fewest(speed: Speed, size: ModelSize, work: Work, fits: int) -> int:
     return next(rows for rows, took in seconds.items() if took + prompt <= WORTHWHILE * least)
 
 
-def _too_long(setting: str, size: ModelSize, work: Work, limit: float, fused: bool) -> BadInput:
+def _too_long(stage: str, size: ModelSize, work: Work, limit: float, fused: bool) -> BadInput:
     needed = sum(decoding_parts(size, 1, work, limit, fused).values())
     return BadInput(
-        f"{setting}: the weights ({size.weight_bytes / 1e9:.1f} GB) and one answer of {work.longest_answer:,} "
+        f"{stage}.max_tokens: the weights ({size.weight_bytes / 1e9:.1f} GB) and one answer of {work.longest_answer:,} "
         f"tokens take {needed / 1e9:.1f} GB (computed), more than the {limit / 1e9:.1f} GB that can be counted on "
-        "here; lower it, or take a smaller model"
+        f"here; lower it, raise {stage}.memory_gb if there is more, or take a smaller model"
     )

@@ -22,9 +22,11 @@ def is_mac(machine: Mapping[str, Any]) -> bool:
 def usable_bytes(machine: Mapping[str, Any], recommended: int | None = None) -> int:
     """Bytes that weights, caches and working space may take on machine.describe().
 
-    recommended: the working set that Metal itself names, where it can be asked.
+    recommended: the working set that Metal itself names, where it can be asked; machine["recommended_bytes"] is the
+    same, of a description that was made for this machine.
     """
-    if recommended is None:
+    recommended = recommended or machine.get("recommended_bytes")
+    if not recommended:
         memory = machine["memory_bytes"]
         if is_mac(machine):
             recommended = (METAL_SHARE_OF_MUCH if memory >= MUCH else METAL_SHARE) * memory

@@ -6,34 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_ssd.budget.described import UnusualModel, check_numbers, decoder_of, whole
 from mlx_ssd.budget.tensors import matrices, mixture, quantization_of, tensor_bytes, vectors
-from mlx_ssd.errors import BadInput
-
-
-class UnusualModel(BadInput):
-    """One whose config.json does not say what is needed to compute its size."""
-
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}  # of a number
 
 
 def stored_dtype(config: Mapping[str, Any]) -> str:
     """In which the model's numbers are stored, scales of quantized ones included: bfloat16 where it does not say."""
-    config = config.get("text_config") or config
+    config = decoder_of(config)
     named = config.get("torch_dtype") or config.get("dtype")
-    return named if named in BYTES else "bfloat16"
+    return named if isinstance(named, str) and named in BYTES else "bfloat16"
 
 
 def windows(config: Mapping[str, Any]) -> tuple[int, int]:
-    """How many layers attend to a window of the last tokens alone, and how many tokens that is; (0, 0) without any."""
+    """How many layers attend to a window of the last tokens alone, and how many tokens that is; (0, 0) without any.
+
+    Raises UnusualModel where what the config says of them is nothing that is known.
+    """
     layers, window = config["num_hidden_layers"], config.get("sliding_window")
     kinds = config.get("layer_types")
     if not kinds and config.get("model_type") == "gpt_oss":  # as mlx-lm has it
         kinds = ["sliding_attention", "full_attention"] * (layers // 2)
-    if not kinds and (pattern := config.get("sliding_window_pattern")):  # Gemma
+    if not kinds and window and (pattern := config.get("sliding_window_pattern")):  # Gemma
+        whole("sliding_window_pattern", pattern)
         kinds = ["full_attention" if n % pattern == pattern - 1 else "sliding_attention" for n in range(layers)]
+    if not isinstance(kinds or [], list):
+        raise UnusualModel("layer_types of the model's config.json is no list")
     count = (kinds or []).count("sliding_attention") if window else 0
-    return (count, window) if count else (0, 0)
+    return (count, whole("sliding_window", window)) if count else (0, 0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ModelSize:
     active: int  # parameters that a token is multiplied with
     dtype: str  # in which it computes
     weight_bytes: float
+    looked_up_bytes: float  # of these, the embedding where it is not the head too: only rows of it are read
     cast_bytes: float  # beside these, while numbers are made wider in loading: two of the largest tensor, as measured
     expert_bytes: float  # of these, what lies in experts
     expert_share: float  # of the experts, what one token goes through
@@ -68,14 +70,10 @@ class ModelSize:
         dtype: what it computes in once it is loaded (models.load); auto: as it is stored.
         Raises UnusualModel for one that does not describe a decoder of the usual kind.
         """
-        config = config.get("text_config") or config
-        try:
-            layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
-            vocabulary, _ = config["vocab_size"], config["intermediate_size"]
-        except KeyError as missing:
-            raise UnusualModel(
-                f"the model's config.json has no {missing}; give problems.train.limit yourself"
-            ) from None
+        config = decoder_of(config)
+        check_numbers(config)
+        layers, hidden, heads = (config[k] for k in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+        vocabulary = config["vocab_size"]
         head = config.get("head_dim") or hidden // heads
         query, key_value = heads * head, (config.get("num_key_value_heads") or heads) * head
         experts, used, width = mixture(config)
@@ -106,6 +104,7 @@ class ModelSize:
             active=layers * (2 * hidden * query + 2 * hidden * key_value) + used * expert + embedding,
             dtype=dtype,
             weight_bytes=sum(tensor_bytes(tensor, config, number) for tensor in all_matrices) + small * number,
+            looked_up_bytes=0 if config.get("tie_word_embeddings") else tensor_bytes(all_matrices[0], config, number),
             cast_bytes=2 * embedding * BYTES[stored_dtype(config)] if narrower else 0,
             expert_bytes=sum(tensor_bytes(tensor, config, number) for tensor in in_experts),
             expert_share=used / experts,
@@ -126,6 +125,10 @@ class ModelSize:
         return 1.0 if num_layers < 0 else min(num_layers / self.layers, 1.0)
 
     def read_bytes(self, rows: int) -> float:
-        """The weights that a decoding step of so many rows reads: of experts those that some row goes through."""
-        idle = (1 - self.expert_share) ** rows
-        return self.weight_bytes - idle * self.expert_bytes
+        return read_bytes(self.weight_bytes, self.looked_up_bytes, self.expert_bytes, self.expert_share, rows)
+
+
+def read_bytes(weights: float, looked_up: float, experts: float, expert_share: float, rows: int) -> float:
+    """The bytes of weights that a decoding step of so many rows reads: all but an embedding of which only rows are
+    looked up, and experts that no row goes through."""
+    return weights - looked_up - (1 - expert_share) ** rows * experts

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any
+
+from mlx_ssd.budget.described import UnusualModel, whole
 
 MXFP4 = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
 
@@ -78,18 +81,27 @@ def tensor_bytes(tensor: Tensor, config: Mapping[str, Any], number: int) -> floa
     """number: bytes of what is not quantized, and of the scale and the bias of a group."""
     size = float(number)
     if how := quantization_of(tensor, config):
-        shared = 1 if how.get("mode", "affine") != "affine" else 2 * number  # MXFP4, MXFP8, NVFP4: an exponent
+        shared = 1 if how["mode"] != "affine" else 2 * number  # MXFP4, MXFP8, NVFP4: an exponent
         size = how["bits"] / 8 + shared / how["group_size"]
     return tensor.count * tensor.rows * (tensor.columns * size + tensor.bias * number)
 
 
 def quantization_of(tensor: Tensor, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """bits, group_size and mode of a matrix; None for one that is stored as it is."""
+    """bits, group_size and mode of a matrix; None for one that is stored as it is.
+
+    Raises UnusualModel where the config says that it is quantized, and not how.
+    """
     usual = config.get("quantization") or config.get("quantization_config") or {}
+    if not isinstance(usual, Mapping):
+        raise UnusualModel(f"quantization of the model's config.json is {shortened(usual)}, where an object is wanted")
     if usual.get("quant_method") == "mxfp4":  # its makers' own folder of gpt-oss: the experts alone
         return MXFP4 if ".experts." in tensor.path else None
     if "bits" not in usual:
         return None
     own = usual.get(tensor.path, True)
     how = own if isinstance(own, Mapping) else usual if own else None
-    return how if how and tensor.columns % how["group_size"] == 0 else None
+    if how is None:
+        return None
+    bits, group = (whole(f"{key} of the quantization", how.get(key)) for key in ("bits", "group_size"))
+    found = {"group_size": group, "bits": bits, "mode": how.get("mode", "affine")}
+    return found if tensor.columns % group == 0 else None

@@ -11,18 +11,11 @@ import sys
 from mlx_ssd import machine
 from mlx_ssd.doctor.finding import FAIL, OK, PATIENCE, WARN, Finding, ask, gigabytes
 from mlx_ssd.machine import memory as limits
+from mlx_ssd.machine import metal
 
 OLDEST_MACOS = (14, 0)  # MLX's wheels
 SMALL_BYTES = 15e9  # the recipes of 4 billion parameters ask for 16 GB
 TINY_BYTES = 2e9
-# In a process of its own: what MLX does where it cannot work ends the process.
-PROBE = """
-import json
-import mlx.core as mx
-assert mx.sum(mx.ones(64)).item() == 64
-gpu = mx.metal.is_available()
-print(json.dumps({"gpu": gpu, "bytes": mx.device_info().get("max_recommended_working_set_size") if gpu else None}))
-"""
 
 
 def chip() -> Finding:
@@ -52,9 +45,7 @@ def memory() -> Finding:
 def working_set() -> Finding:
     """What macOS recommends that the GPU takes at most; above it Metal ends the process. And whether MLX works."""
     try:
-        command = [sys.executable, "-P", "-c", PROBE]
-        environment = machine.stage_environment()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+        done = metal.probe(PATIENCE)
     except subprocess.TimeoutExpired:
         return Finding(WARN, "MLX did not start in time", "try again when the machine is less busy")
     if done.returncode:

@@ -3,6 +3,7 @@
     plan.py          bytes by part and seconds of each stage, the largest that fits, disk; plan.json
     mends.py         what to change where a recipe does not fit
     calibration.py   this machine's speed, measured once in a child (measuring.py) and kept
+    stand_in.py      what is measured in place of the model
     sized.py         a recipe sized for a machine
     words.py         the same for people
 """

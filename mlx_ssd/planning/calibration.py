@@ -19,13 +19,14 @@ from typing import Any
 from mlx_ssd import machine
 from mlx_ssd.budget import CalibratedSpeed, ChipSpeed, Costs, ModelSize, Speed, TrainingPlan, chip_of, is_mac
 from mlx_ssd.budget.decoding import Work
+from mlx_ssd.budget.described import decoder_of
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.layout import cache_folder
 from mlx_ssd.planning import mends
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_json, read_json, write_json
 
-FORMAT = 1  # raised by hand when what is measured changes
+FORMAT = 2  # raised by hand when what is measured changes
 MOST_SECONDS = 180
 ROW_POINTS = (1, 8, 32, 128)  # rows side by side that are measured, up to those that are planned with
 MOST_TOKENS = 256  # of a training row that is measured
@@ -35,7 +36,10 @@ OF_TEXT = ("transformers_version", "bos_token_id", "eos_token_id", "pad_token_id
 
 
 def speed_of(recipe: Recipe, config: Mapping[str, Any], described: Mapping[str, Any]) -> Speed | None:
-    """By a calibration that is kept, or else by the chip's table; None where there is neither. Measures nothing."""
+    """By a calibration that is kept, or else by the chip's table; None where there is neither. Measures nothing.
+
+    Raises UnusualModel for a model whose size cannot be computed.
+    """
     work = _work(recipe, config, described)
     if work and (kept := _kept(work, described)):
         return kept
@@ -46,7 +50,7 @@ def speed_of(recipe: Recipe, config: Mapping[str, Any], described: Mapping[str, 
 def calibrate(recipe: Recipe, config: Mapping[str, Any], described: Mapping[str, Any]) -> Speed:
     """As `speed_of`, but measured now if it is not kept: about ten seconds. `described` is this very machine.
 
-    Raises WorkFailed where the child fails.
+    Raises WorkFailed where the child fails, UnusualModel as above.
     """
     work = _work(recipe, config, described)
     if work is None:
@@ -118,9 +122,8 @@ def work_for(
     targets: Iterable[str],
 ) -> dict[str, Any]:
     """The same of a recipe whose lengths, rows side by side and training rows are known."""
-    config = config.get("text_config") or config
     return {
-        "config": {key: value for key, value in config.items() if key not in (*OF_LAYERS, *OF_TEXT)},
+        "config": {key: value for key, value in decoder_of(config).items() if key not in (*OF_LAYERS, *OF_TEXT)},
         "dtype": size.dtype,
         "layers": list(_depths(size, described)),
         "rows": sorted({*(point for point in ROW_POINTS if point < max(rows)), *rows}),

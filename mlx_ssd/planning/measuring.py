@@ -16,10 +16,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import _get_classes
 
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key
+from mlx_ssd.planning.stand_in import build
 from mlx_ssd.sampling.engine import Decoding
 from mlx_ssd.sampling.requests import Request
 from mlx_ssd.training import full, lora
@@ -34,25 +34,6 @@ JOIN_STEPS, MOST_JOINING = 16, 32  # of an answer on average, and rows, where so
 QUICK_SECONDS, MORE_STEPS = 0.02, 40  # of steps that are so quick, more
 REPEATS, LONG_SECONDS = 5, 1.0  # of other work: so often, or until it took so long
 LEAST_TOKEN = 5  # random ids begin here
-# What a config.json that is known in part does not say, and what no time depends on.
-USUAL = {
-    "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 131072, "attention_bias": False,
-    "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
-}  # fmt: skip
-
-
-def build(work: Mapping[str, Any], layers: int) -> nn.Module:
-    """The model with so many layers, of random weights, in evaluation mode."""
-    config = USUAL | work["config"] | {"num_hidden_layers": layers}
-    kind, arguments = _get_classes(config)
-    mx.random.seed(0)
-    model = kind(arguments.from_dict(config))
-    model.set_dtype(getattr(mx, work["dtype"]))
-    if quantization := config.get("quantization"):
-        nn.quantize(model, quantization["group_size"], quantization["bits"])
-    mx.eval(model.parameters())
-    model.eval()
-    return model
 
 
 def timed(*runs: Callable[[], Any]) -> list[float]:

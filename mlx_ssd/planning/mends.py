@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlx_ssd.budget import Costs
+from mlx_ssd.budget import Costs, UnusualModel
 from mlx_ssd.errors import BadInput
 from mlx_ssd.recipe import Recipe
 
@@ -18,8 +18,11 @@ Settings = dict[str, Any]
 
 
 def fits(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) -> bool:
+    """Raises UnusualModel for a model whose size cannot be computed."""
     try:
         Costs.of(recipe, config, machine, None)
+    except UnusualModel:
+        raise
     except BadInput:
         return False
     return True
@@ -32,8 +35,13 @@ def mend(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) 
 
 def least_mac(recipe: Recipe, config: Mapping[str, Any], machine: Mapping[str, Any]) -> int | None:
     """GB of the smallest Mac that a recipe fits as it is."""
-    mac = dict(machine) | {"chip": "Apple"}
-    return next((gb for gb in MACS if fits(recipe, config, mac | {"memory_bytes": gb * GIB})), None)
+    return next((gb for gb in MACS if fits(recipe, config, mac_with(gb, machine))), None)
+
+
+def mac_with(gigabytes: int, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """A Mac with so much memory, in place of a machine."""
+    other = {key: value for key, value in machine.items() if key != "recommended_bytes"}
+    return other | {"chip": "Apple", "memory_bytes": gigabytes * GIB}
 
 
 def changed(recipe: Recipe, settings: Settings) -> Recipe:

@@ -10,15 +10,18 @@ from typing import Any
 from mlx_ssd import assets, machine, models
 from mlx_ssd.budget import KNOWN_CONFIGS, Costs, ModelSize, Speed, UnusualModel, chip_of
 from mlx_ssd.budget.decoding import Work, decoding_bytes, rows_that_fit
+from mlx_ssd.budget.described import decoder_of
 from mlx_ssd.budget.training import trained_parameters, training_plan
 from mlx_ssd.budget.work import analyzed_texts, decodings_of_curve, decodings_of_test, problem_count, sampled_apart
 from mlx_ssd.errors import BadInput
+from mlx_ssd.machine import metal
 from mlx_ssd.planning import mends
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.sections import Model
 from mlx_ssd.storage import read_json
 
 STAGES = ("sample", "train", "evaluate")
+LEAST_GB, MOST_GB = 0.1, 65_536  # of a machine that is planned for
 LONGEST = 2**20  # tokens: nobody asks for more
 TOKEN_BYTES = 6  # of a token in a journal, as JSON
 ANALYSIS_BYTES = 320  # of an analysed token (analysis/store.py)
@@ -95,12 +98,12 @@ def plan_for(
             rows[stage] = rows_that_fit(costs.size, work, costs.memory, costs.fused)
             longest[stage] = _longest_answer(costs, work)
         longest["train"] = _longest_sample(costs)
-        if context := (config.get("text_config") or config).get("max_position_embeddings"):
+        context = decoder_of(config).get("max_position_embeddings")
+        if isinstance(context, int) and context > 0:
             longest = {stage: min(tokens, context) for stage, tokens in longest.items()}
         gigabytes = described["memory_bytes"] / mends.GIB
         for size in [gb for gb in mends.MACS if gb < gigabytes and gb in (8, 16, 24, 32, 36, 64)][-3:]:
-            mac = dict(described) | {"chip": "Apple", "memory_bytes": size * mends.GIB}
-            smaller[size] = mends.mend(recipe, config, mac)
+            smaller[size] = mends.mend(recipe, config, mends.mac_with(size, described))
     seconds = costs.seconds(costs.problems) if speed else None
     return Plan(recipe, described, costs, seconds, rows, longest, disk_bytes(recipe, costs), smaller)
 
@@ -118,20 +121,28 @@ def known_config(model: Model) -> dict[str, Any] | None:
 
 
 def of_this_machine() -> dict[str, Any]:
-    """machine.describe(), with the memory that this process may have of it."""
+    """machine.describe(), with the memory that this process may have of it and, of a Mac, the working set that Metal
+    recommends ("recommended_bytes")."""
     described, limit = machine.describe(), machine.memory.limit_bytes()
+    if recommended := metal.recommended_bytes():
+        described |= {"recommended_bytes": min(recommended, limit)}
     return described | {"memory_bytes": limit} if limit < machine.memory.physical_bytes() else described
 
 
 def injected(memory_gb: float | None, chip: str | None) -> dict[str, Any]:
-    """This machine, or another: --memory-gb and --chip. Raises BadInput for a chip that is not known."""
+    """This machine, or another: --memory-gb and --chip. Raises BadInput for a chip that is not known, and for a memory
+    that no machine has."""
     described = of_this_machine()
+    if memory_gb is not None or chip:
+        described.pop("recommended_bytes", None)
     if chip:
         described |= {"system": "macOS", "chip": chip if chip.startswith("Apple") else f"Apple {chip}"}
         del described["cores"]
         if not chip_of(described):
             raise BadInput(f"--chip {chip}: its speed is not known; write it as \"Apple M4 Pro\"")
-    if memory_gb:
+    if memory_gb is not None:
+        if not LEAST_GB <= memory_gb <= MOST_GB:
+            raise BadInput(f"--memory-gb {memory_gb:g}: give a machine's memory, {LEAST_GB:g} to {MOST_GB:,} GB")
         described["memory_bytes"] = round(memory_gb * mends.GIB)
     return described
 

@@ -43,8 +43,10 @@ def write_recipe(path: Path, plan: Plan, source: str, hours: float | None) -> No
     """The recipe of a plan as a file that `mlx-ssd run` takes, headed by what it was sized for and what it takes."""
     size = f"{plan.machine['memory_bytes'] / mends.GIB:.0f}gb"
     recipe = plan.recipe.model_copy(update={"name": f"{plan.recipe.name}-{size}"})
-    asked = f"mlx-ssd plan {source} --memory-gb {plan.machine['memory_bytes'] / mends.GIB:g}"
-    asked += f' --chip "{plan.machine["chip"]}"' if plan.machine["chip"].startswith("Apple") else ""
+    asked = f"mlx-ssd plan {source}"
+    if "recommended_bytes" not in plan.machine:  # with it another machine's plan would be another
+        asked += f" --memory-gb {plan.machine['memory_bytes'] / mends.GIB:g}"
+        asked += f' --chip "{plan.machine["chip"]}"' if plan.machine["chip"].startswith("Apple") else ""
     asked += f" --hours {hours:g}" if hours is not None else ""
     peak = plan.costs.peak_bytes
     head = [

@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_ssd import machine, models, pipeline
+from mlx_ssd.budget import KNOWN_CONFIGS
 from mlx_ssd.cli import main
 from mlx_ssd.recipe import Recipe
 
+QWEN = KNOWN_CONFIGS["mlx-community/Qwen3-4B-Instruct-2507-4bit"]
 SMALL = {"system": "macOS", "chip": "Apple M2", "cores": 8, "memory_bytes": 8 * 2**30}
 
 
@@ -39,8 +41,6 @@ def test_two_lines_before_the_work(monkeypatch, tmp_path):
 
 
 def test_of_a_model_that_nobody_knows_config_json_is_fetched_first_and_alone(monkeypatch, tmp_path):
-    from mlx_ssd.budget import KNOWN_CONFIGS
-
     config = KNOWN_CONFIGS["mlx-community/Qwen3-30B-A3B-4bit"]
     monkeypatch.setattr(machine, "describe", lambda: SMALL)
     monkeypatch.setattr(models, "cached_config", lambda model: None)
@@ -54,12 +54,39 @@ def test_of_a_model_that_nobody_knows_config_json_is_fetched_first_and_alone(mon
     assert os.listdir(tmp_path) == []
 
 
-def test_an_unusual_model_is_run_without_a_plan(monkeypatch, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    monkeypatch.setattr(pipeline, "run", lambda *_, planned, **__: seen.append(planned) or 1 / 0)
-    seen = []
-    invoke("quickstart", "--model", str(tmp_path), "--out", str(tmp_path / "run"))
-    assert seen == [None]
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mamba"},
+        QWEN | {"intermediate_size": [9728] * 36},
+        QWEN | {"num_attention_heads": 0},
+        QWEN | {"quantization": {"bits": 4}},
+        ["nothing"],
+    ],
+    ids=["missing", "list", "zero", "quantization", "no object"],
+)
+class TestUnusualModel:
+    @pytest.fixture(autouse=True)
+    def folder(self, config, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def test_it_is_run_without_a_plan(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(pipeline, "run", lambda *_, planned, **__: seen.append(planned) or 1 / 0)
+        seen = []
+        invoke("quickstart", "--model", str(tmp_path), "--out", str(tmp_path / "run"))
+        assert seen == [None]
+
+    @pytest.mark.parametrize("command", ["plan", "plan --hours 1 --write sized.yaml", "run --hours 1 --out run"])
+    @pytest.mark.parametrize("chip", ["Apple M2", "AMD EPYC"])
+    def test_one_sentence_says_what_can_be_done(self, command, chip, monkeypatch, tmp_path):
+        monkeypatch.setattr(machine, "describe", lambda: SMALL | {"chip": chip})
+        monkeypatch.chdir(tmp_path)
+        verb, *options = command.split()
+        result = CliRunner().invoke(main, [verb, "quickstart", "--model", str(tmp_path), *options])
+        (said,) = result.stderr.strip().splitlines()
+        assert result.exit_code == 2 and "config.json" in said
+        assert "so that its size cannot be computed; `mlx-ssd run` without --hours takes it without a plan" in said
+        assert os.listdir(tmp_path) == ["config.json"]
 
 
 def test_the_first_plan_stays(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from mlx_ssd.budget import KNOWN_CONFIGS, ModelSize
 from mlx_ssd.planning.calibration import OF_LAYERS, _depths
-from mlx_ssd.planning.measuring import build
+from mlx_ssd.planning.stand_in import build
 from tests.architectures import COMMON, MODELS
 
 
