@@ -129,7 +129,9 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
 
 
 def without_training(comparisons: list[Comparison], problems: int, run_dir: str) -> list[str]:
-    """That staged decoding has the student's gain, where one is shown and the two cannot be told apart."""
+    """How far staged decoding, which needs no training, has the gain that is shown: it has one of its own where it
+    beats the base at its best; where it was not compared with that, or is not told from it, it may have one. Nothing
+    where no gain is shown, where the student beats the rule, or where the rule loses to the base."""
     rule = next((c.baseline for c in comparisons if c.arm == MAIN and STAGED.fullmatch(c.baseline)), None)
     found = {
         (c.arm, c.baseline): standing(c.difference[1])
@@ -137,11 +139,17 @@ def without_training(comparisons: list[Comparison], problems: int, run_dir: str)
         if c.arm in (MAIN, rule) and 1 in c.difference
     }
     best = "base-best" if any(against == "base-best" for _, against in found) else BASE
-    gains = "beats" in (found.get((MAIN, best)), found.get((rule, best)))
-    if problems < FEW_PROBLEMS or not gains or found.get((MAIN, rule)) in (None, "beats"):
+    own, beside = found.get((rule, best)), found.get((MAIN, rule))
+    gains = "beats" in (found.get((MAIN, best)), own)
+    if problems < FEW_PROBLEMS or not gains or own == "loses to" or beside in (None, "beats"):
         return []
+    unbeaten = f"{MAIN} is not shown to beat it"
+    if own == "beats":
+        what = f"beats {best} without training, and {unbeaten}"
+    else:
+        what = f"may have as much without training: {unbeaten}, but nor is it shown to beat {best}"
     command = shlex.join(["mlx-ssd", "export", run_dir, "--target", "preset"])
-    return [f"{rule.capitalize()} decoding has as much without training, wherever the decoder is one's own: {command}"]
+    return [f"{rule.capitalize()} decoding {what}. Wherever the decoder is one's own: {command}"]
 
 
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:

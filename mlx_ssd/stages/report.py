@@ -12,7 +12,7 @@ from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 8
+VERSION = 9
 
 
 def settings(recipe: Recipe) -> dict:
