@@ -82,7 +82,8 @@ def grade_file(
             items = [(key, of[key], texts[key]) for key in waiting]
             limits = ProgramLimits(**settings.limits.model_dump())
             with progress(f"grade {suite.name}", len(texts), len(texts) - len(waiting), "programs") as bar:
-                graded = grade_answers(items, limits, settings.workers, sandbox, settings.reuse)
+                before = len(texts) - len(waiting)
+                graded = grade_answers(items, limits, settings.workers, sandbox, settings.reuse, before)
                 with contextlib.closing(graded):
                     for (problem_id, index), verdict in graded:
                         add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
