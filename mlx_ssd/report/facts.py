@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_ssd.layout import BASE, MAIN
@@ -268,6 +269,7 @@ def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         )
     elif untested:
         found.append(f"{untested} of {first['problems']} test problems: they have no tests.")
+    found += [line for score in scores["scores"] for line in _ungraded(score, recipe.evaluate.pass_at)]
     if not recipe.evaluate.curve and not recipe.evaluate.base_best:
         found.append(
             "The base at its own best temperature (evaluate.curve chooses it): "
@@ -277,3 +279,19 @@ def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         found.append("The base under two-stage decoding (evaluate.two_stage).")
     found.append("Other training and sampling seeds: the intervals cover the choice of problems only.")
     return found
+
+
+def lost(score: dict[str, Any]) -> bool:
+    """Whether an arm has no score although there are problems with tests: it takes a graded sample of each."""
+    return score["graded_problems"] > 1 and not score["pass_at"]
+
+
+def _ungraded(score: dict[str, Any], ks: Sequence[int]) -> list[str]:
+    """Which pass@k an arm does not have because samples could not be graded."""
+    missing = sorted(set(ks) - {int(k) for k in score["pass_at"]})
+    if score["graded_problems"] < 2 or not missing or not score["verdicts"].get("harness_error"):
+        return []
+    return [
+        f"pass@{missing[0]} of {score['arm']} at {score['decoding']}: fewer than {missing[0]} of its samples of some "
+        "problem could be graded. Where you delete its grades in eval, the same command grades them anew."
+    ]
