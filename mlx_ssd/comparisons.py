@@ -11,14 +11,14 @@ from mlx_ssd.controls import BASE_BEST, Entry, ideal_student, policy_of
 from mlx_ssd.layout import BASE, MAIN
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
-from mlx_ssd.scoring import Outcome, compare, completion_tokens, passed, score
+from mlx_ssd.scoring import Answered, Outcome, compare, completion_tokens, passed, score
 from mlx_ssd.storage import Journal
 
 
 def outcome(entry: Entry, problems: Sequence[Problem], recipe: Recipe) -> Outcome:
     """Of these problems, and of as many samples as the recipe asks for: the journals may hold more."""
     asked = {(problem.id, i) for problem in problems for i in range(recipe.evaluate.samples_per_problem)}
-    generations = [g for g in Journal(entry.generations, Generation).read() if g.key in asked]
+    generations = [Answered.of(g) for g in Journal(entry.generations, Generation).each() if g.key in asked]
     grades = [grade for grade in latest_grades(entry) if grade.key in asked]
     return Outcome(
         score(entry.label, entry.suite, entry.policy.name(), problems, generations, grades, recipe.evaluate),
@@ -29,7 +29,7 @@ def outcome(entry: Entry, problems: Sequence[Problem], recipe: Recipe) -> Outcom
 
 def latest_grades(entry: Entry) -> list[Grade]:
     """The latest of each completion, by (problem, sample)."""
-    latest = {grade.key: grade for grade in Journal(entry.grades, Grade).read()}
+    latest = {grade.key: grade for grade in Journal(entry.grades, Grade).each()}
     return [latest[key] for key in sorted(latest)]
 
 

@@ -7,6 +7,7 @@ for all of them, and a program that several of them wrote is run once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Any
 
 from mlx_ssd import models, thinking
 from mlx_ssd.decoding.draw import Policy
-from mlx_ssd.grading import Limits, grade_answers
+from mlx_ssd.errors import WorkFailed
+from mlx_ssd.grading import Limits, grade_given
+from mlx_ssd.grading.texts import asks_for_a_number, what_is_graded
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
 from mlx_ssd.sampling.engines import MLX
 from mlx_ssd.storage import Journal
 
+AT_ONCE = 32  # answers whose tokens are in memory together
 STREAM = "eval"  # shared by all arms on purpose: common random numbers sharpen paired differences
 
 
@@ -63,7 +67,7 @@ def generate(
     is called only if something is missing; `revision` names the model, adapter included."""
     wanted = {(problem.id, index) for problem in problems for index in range(samples_per_problem)}
     if all(
-        {g.key for g in Journal(path, Generation).read() if (g.model, g.policy) == (revision, policy.name())} >= wanted
+        {g.key for g in Journal(path, Generation).each() if (g.model, g.policy) == (revision, policy.name())} >= wanted
         for path, policy in paths
     ):
         return {"completions": 0, "tokens": 0, "seconds": 0.0}
@@ -96,29 +100,57 @@ def generate(
 def grade(
     pairs: Sequence[tuple[Path, Path]], problems: Sequence[Problem], recipe: Recipe, tokenizer: Any, label: str
 ) -> None:
-    """Grade what has no grade yet: pairs are (generations, grades). Raises as `grade_answers`."""
+    """Grade what has no grade yet: pairs are (generations, grades). Raises as `grade_given`; WorkFailed too where a
+    problem is left without a single graded sample, for then there is no score of any."""
     of = {problem.id: problem for problem in problems}
-    total, waiting = 0, []
-    for number, (generations_path, grades_path) in enumerate(pairs):
+    total, waiting, known = 0, [], []
+    for number, (generations, grades) in enumerate(pairs):
+        known.append({grade.key: grade for grade in Journal(grades, Grade).each()})
         # A journal can hold more than was asked this time, when `problems` are a part of a set.
-        asked = (g for g in Journal(generations_path, Generation).read() if g.problem_id in of)
-        generations = sorted(asked, key=lambda g: g.key)
-        # A harness error says nothing about the program: it is graded again, and the later grade counts.
-        done = {g.key for g in Journal(grades_path, Grade).read() if g.verdict != "harness_error"}
-        total += len(generations)
-        waiting += [(number, g) for g in generations if g.key not in done]
+        asked = (g for g in Journal(generations, Generation).each() if g.problem_id in of)
+        # Of an answer only the program stays: with their tokens, those of all decodings can take more than there is.
+        while few := list(itertools.islice(asked, AT_ONCE)):
+            total += len(few)
+            few = [g for g in few if _is_open(of[g.problem_id], known[number].get(g.key))]
+            texts = thinking.decode(tokenizer, [g.prompt_ids for g in few], [g.completion_ids for g in few])
+            for g, text in zip(few, texts, strict=True):
+                problem = of[g.problem_id]
+                waiting.append(((number, g.key), problem, what_is_graded(problem, text)))
     if not waiting:
         return
-    prompts, completions = [g.prompt_ids for _, g in waiting], [g.completion_ids for _, g in waiting]
-    texts = thinking.decode(tokenizer, prompts, completions)
-    answers = [((number, g.key), of[g.problem_id], text) for (number, g), text in zip(waiting, texts, strict=True)]
-    evaluation = recipe.evaluate
+    waiting.sort(key=lambda given: given[0])
+    evaluation, before = recipe.evaluate, total - len(waiting)
     limits = Limits(**evaluation.limits.model_dump())
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress(f"grade {label}", total, total - len(waiting), "programs"))
+        bar = stack.enter_context(progress(f"grade {label}", total, before, "programs"))
         out = [stack.enter_context(Journal(path, Grade).appending()) for _, path in pairs]
-        graded = grade_answers(answers, limits, evaluation.workers, reuse=evaluation.reuse_grades)
+        graded = grade_given(waiting, limits, evaluation.workers, reuse=evaluation.reuse_grades, before=before)
         stack.callback(graded.close)
         for (number, (problem_id, index)), verdict in graded:
-            out[number].add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))
+            now = Grade(problem_id=problem_id, sample_index=index, **asdict(verdict))
+            if now != known[number].get(now.key):
+                known[number][now.key] = now
+                out[number].add(now)
             bar.update(bar.done + 1)
+    for grades in known:
+        _refuse_lost([grade for grade in grades.values() if grade.problem_id in of], label)
+
+
+def _is_open(problem: Problem, known: Grade | None) -> bool:
+    """Whether an answer is to be graded, be it again: a harness error says nothing about the program, and a number is
+    read again, for which nothing is run, since the rules may be others by now. The later grade counts."""
+    return known is None or known.verdict == "harness_error" or asks_for_a_number(problem)
+
+
+def _refuse_lost(grades: Sequence[Grade], label: str) -> None:
+    """`grades`: the latest of each answer. Raises WorkFailed for a problem that has harness errors only."""
+    told = {grade.problem_id for grade in grades if grade.verdict != "harness_error"}
+    lost = [grade for grade in grades if grade.problem_id not in told]
+    if not lost:
+        return
+    first, others = lost[0], len({grade.problem_id for grade in lost}) - 1
+    more = f", nor of {others} more problem{'s' if others > 1 else ''}" if others else ""
+    raise WorkFailed(
+        f"{label}: no sample of problem {first.problem_id!r} could be graded ({first.detail}){more}; run the same "
+        "command again, which grades them anew, and mend or remove the problem where it stays so"
+    )

@@ -73,6 +73,10 @@ class Completion(Record):
     def key(self) -> tuple[str, int]:
         return self.problem_id, self.sample_index
 
+    @property
+    def tokens(self) -> int:
+        return len(self.completion_ids)
+
 
 class Sample(Completion):
     """A completion drawn from the frozen model for training; by a server, where `drawn_by` names one."""

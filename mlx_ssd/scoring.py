@@ -13,10 +13,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_ssd import statistics
-from mlx_ssd.records import Comparison, Generation, Grade, Interval, LengthControlled, McNemar, Problem, Score
+from mlx_ssd.records import (
+    Comparison,
+    Completion,
+    FinishReason,
+    Grade,
+    Interval,
+    LengthControlled,
+    McNemar,
+    Problem,
+    Score,
+)
 from mlx_ssd.sections import Evaluation
 
 BOOTSTRAP_SEED = 0  # intervals are a function of the grades and lengths alone
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a score needs of a completion: its tokens are counted, not held."""
+
+    problem_id: str
+    tokens: int
+    finish_reason: FinishReason
+
+    @classmethod
+    def of(cls, completion: Completion) -> Answered:
+        return cls(completion.problem_id, completion.tokens, completion.finish_reason)
 
 
 @dataclass(frozen=True)
@@ -43,11 +66,11 @@ def passed(problems: Sequence[Problem], grades: Sequence[Grade]) -> list[tuple[i
     return [(samples[p.id], passes[p.id]) for p in graded(problems)]
 
 
-def completion_tokens(problems: Sequence[Problem], generations: Sequence[Generation]) -> list[float]:
+def completion_tokens(problems: Sequence[Problem], generations: Sequence[Answered | Completion]) -> list[float]:
     """Mean completion tokens of each problem that has tests, in order; NaN without a generation."""
     lengths: dict[str, list[int]] = defaultdict(list)
     for generation in generations:
-        lengths[generation.problem_id].append(len(generation.completion_ids))
+        lengths[generation.problem_id].append(generation.tokens)
     return [float(np.mean(lengths[p.id])) if p.id in lengths else float("nan") for p in graded(problems)]
 
 
@@ -62,7 +85,7 @@ def score(
     suite: str,
     decoding: str,
     problems: Sequence[Problem],
-    generations: Sequence[Generation],
+    generations: Sequence[Answered | Completion],
     grades: Sequence[Grade],
     evaluation: Evaluation,
 ) -> Score:
@@ -81,7 +104,7 @@ def score(
         verdicts=dict(sorted(verdicts.items())),
         finish_reasons=dict(sorted(Counter(g.finish_reason for g in generations).items())),
         extractable_code=1 - verdicts["no_code"] / len(grades),
-        completion_tokens=sum(len(g.completion_ids) for g in generations) / len(generations),
+        completion_tokens=sum(g.tokens for g in generations) / len(generations),
     )
 
 

@@ -103,20 +103,24 @@ class Journal(Generic[R]):
 
     def read(self) -> list[R]:
         """All whole records, in file order. A torn last line is left out."""
-        return [
-            parse_line(self.kind, line, f"{self.path}, line {number}")
-            for number, line in enumerate(self._whole_lines(), start=1)
-        ]
+        return list(self.each())
 
-    def _whole_lines(self) -> list[str]:
+    def each(self) -> Iterator[R]:
+        """As `read`, one at a time: a token of a record takes some 40 bytes, and a journal may hold 10^8 of them."""
         if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        try:
-            return whole.decode("utf-8").split("\n")[:-1]  # splitlines would cut at U+2028 too
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{self.path} is damaged at byte {error.start}; restore or delete it") from None
+            return
+        place = 0
+        with open(self.path, "rb") as file:  # lines of bytes end at newlines only; those of text at U+2028 too
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    text = line[:-1].decode("utf-8")
+                except UnicodeDecodeError as error:
+                    where = f"{self.path} is damaged at byte {place + error.start}"
+                    raise BadInput(f"{where}; restore or delete it") from None
+                place += len(line)
+                yield parse_line(self.kind, text, f"{self.path}, line {number}")
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Appender]:

@@ -6,7 +6,7 @@ temperatures, and one temperature for all would measure that alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 
 from mlx_ssd import statistics
 from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.errors import WorkFailed
 from mlx_ssd.records import Generation
 from mlx_ssd.scoring import BOOTSTRAP_SEED, pass_at
+from mlx_ssd.storage import hash_json
 
 Found = dict[str, Any]  # validation.json, or a part of it
 
@@ -25,8 +27,14 @@ def measured(
 ) -> tuple[int, Found]:
     """Which of the decodings is best by pass@1, of equals the first, and what it came to.
 
-    tried: (policy, (samples, passes) of each problem).
+    tried: (policy, (samples, passes) of each problem). Raises WorkFailed where some problem has no graded sample.
     """
+    for policy, counts in tried:
+        if not all(samples for samples, _ in counts):
+            raise WorkFailed(
+                f"validation at {policy.name()}: no sample of some problem could be graded; run again, and they are "
+                "graded again"
+            )
     rates = [float(pass_at(counts, 1).mean()) for _, counts in tried]
     best = max(range(len(tried)), key=rates.__getitem__)
     policy, counts = tried[best]
@@ -43,15 +51,15 @@ def measured(
     return best, found
 
 
-def diversity(pass_at_found: Found, answers: Sequence[Generation]) -> Found:
+def diversity(pass_at_found: Found, answers: Iterable[Generation]) -> Found:
     """pass@n - pass@1, and the share of different answers among a problem's. One answer to each says nothing of it."""
     found: Found = {}
     (_, first), *more = sorted((int(k), interval["mean"]) for k, interval in pass_at_found.items())
     if more:
         found["pass_gap"] = more[-1][1] - first
-    of: dict[str, list[tuple[int, ...]]] = {}
+    of: dict[str, list[str]] = {}
     for answer in answers:
-        of.setdefault(answer.problem_id, []).append(tuple(answer.completion_ids))
+        of.setdefault(answer.problem_id, []).append(hash_json(answer.completion_ids))
     shares = [len(set(several)) / len(several) for several in of.values() if len(several) > 1]
     if shares:
         found["distinct"] = float(np.mean(shares))

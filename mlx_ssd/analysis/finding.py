@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FEW_PROBLEMS = 20  # a percentile bootstrap over fewer is too narrow to judge by
+ROUNDING = 1e-7  # what float32 may leave of a mass that is whole
 
 
 def finding(summary: Mapping[str, Any]) -> list[str]:
@@ -14,7 +15,7 @@ def finding(summary: Mapping[str, Any]) -> list[str]:
     if summary["texts"]["problems"] < FEW_PROBLEMS:
         main = {}
     said = [_locks(summary["labels"]["lock"], main), _forks(summary["labels"]["fork"], main)]
-    said.append(_sensitivity(summary["rule"]["words"], others))
+    said.append(_sensitivity(summary["rule"]["words"], others, _has_tail(summary["labels"]["lock"])))
     texts = summary["texts"]
     said.append(
         f"Measured on {texts['tokens']:,} tokens of {texts['texts']:,} texts, {texts['source']}; intervals are 95 % "
@@ -28,6 +29,9 @@ def _locks(lock: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
         return "There are no locks in these texts."
     before, after = (lock[side]["tail_mass"] for side in ("base", "student"))
     where = f"At locks ({lock['share']:.0%} of tokens)"
+    if not _has_tail(lock):
+        nothing = "has no mass outside S_s, as where sampling cuts nothing off"
+        return f"{where} the base {nothing}: there is no tail to remove."
     removed = _negated(rule.get("lock_tail_mass_relative"))
     figures = f"the mass outside S_s went from {_mass(before)} to {_mass(after)}"
     if removed is None:
@@ -40,6 +44,11 @@ def _locks(lock: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
     if removed["mean"] > 0:
         return f"{where} training removed {_percent(removed)} of the tail mass: {figures}."
     return f"{where} training added tail mass: {figures}, {_percent(_negated(removed))} more."
+
+
+def _has_tail(lock: Mapping[str, Any]) -> bool:
+    """Without one no share of it can be removed, over however many problems."""
+    return bool(lock["tokens"]) and lock["base"]["tail_mass"] >= ROUNDING
 
 
 def _forks(fork: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
@@ -58,10 +67,10 @@ def _forks(fork: Mapping[str, Any], rule: Mapping[str, Any]) -> str:
     return f"{where} the entropy of the head {way} {figures}, {interval}: {kept} among the tokens of S_s."
 
 
-def _sensitivity(words: str, others: list[Mapping[str, Any]]) -> str:
+def _sensitivity(words: str, others: list[Mapping[str, Any]], has_tail: bool) -> str:
     """How far the two figures hang on the rule."""
     said = f"Locks and forks are told by a rule ({words}); the paper gives none."
-    removed = [rule["lock_tail_mass_relative"] for rule in others if "lock_tail_mass_relative" in rule]
+    removed = [rule["lock_tail_mass_relative"] for rule in others if has_tail and "lock_tail_mass_relative" in rule]
     changed = [rule["fork_head"] for rule in others if "fork_head" in rule]
     parts = []
     if removed:

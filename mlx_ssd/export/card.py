@@ -121,7 +121,9 @@ def _scores(source: Source) -> list[str]:
     facts = read_json(source.files.scores)
     scores = [score for score in facts["scores"] if score["arm"] in (BASE, source.files.arm) and score["pass_at"]]
     if not scores:
-        return ["The run's test problems have no tests: whether answers are right was not measured."]
+        tested = any(score.get("graded_problems") for score in facts["scores"])
+        why = "not every test problem could be graded" if tested else "the run's test problems have no tests"
+        return [f"Whether answers are right was not measured: {why}."]
     first = scores[0]
     ks = sorted({k for score in scores for k in score["pass_at"]}, key=int)
     lines = ["|  | " + " | ".join(f"pass@{k} %" for k in ks) + " |", "|---" * (1 + len(ks)) + "|"]

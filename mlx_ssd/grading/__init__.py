@@ -8,7 +8,7 @@ from mlx_ssd.grading.grade import check_canaries, grade, grade_many
 from mlx_ssd.grading.preamble import with_preamble
 from mlx_ssd.grading.process import ProcessSandbox
 from mlx_ssd.grading.sandbox import Limits, Outcome, Sandbox
-from mlx_ssd.grading.texts import grade_answers
+from mlx_ssd.grading.texts import grade_answers, grade_given
 from mlx_ssd.grading.verdict import Verdict
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "extract_program",
     "grade",
     "grade_answers",
+    "grade_given",
     "grade_many",
     "same_output",
     "same_value",

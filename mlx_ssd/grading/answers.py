@@ -6,8 +6,9 @@ Rules, in order, after thinking is removed as for programs (extract.py):
 2. The rest of the last line that has `####`, which is how the data set's own answers end.
 3. The last number.
 
-A number is digits with an optional sign, decimal point and thousands separated by commas. In 1 and 2 it is the first
-one behind the last equals sign, so `\\boxed{x = 42 \\text{ m}^2}` gives 42; where there is none the answer is the text.
+A number is digits with an optional sign, decimal point and thousands separated by commas, or as LaTeX has them:
+`1{,}000`, `1,\\!000`, `1\\,000`. In 1 and 2 it is the first one behind the last equals sign, so
+`\\boxed{x = 42 \\text{ m}^2}` gives 42; where there is none the answer is the text.
 An answer without any of the three is none (verdict `no_code`: nothing to grade).
 """
 
@@ -20,13 +21,17 @@ from mlx_ssd.grading.extract import without_thinking
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]])[-\N{MINUS SIGN}])?(?:\\?\$-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)", re.ASCII
 )
+# What LaTeX sets between groups of three digits: a comma without its space, or a space. Not `~`: 100~200 is a range.
+_SEPARATOR = r"(?:\{,\}|,\\!|\\[,;: ]|\{\\[,;: ]\})"
+_THOUSANDS = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:(?:,|{_SEPARATOR})\d{{3}})+(?!\d)", re.ASCII)
 _HASHES = re.compile(r"####([^\n]*)")
 _BOXED = re.compile(r"\\boxed\s*\{")
 
 
 def extract_answer(text: str) -> str | None:
-    """The answer that `text` gives by the rules above, as it is written there, or None."""
-    text = without_thinking(text)
+    """The answer that `text` gives by the rules above, as it is written there, or None. LaTeX's thousands are given
+    with commas."""
+    text = _THOUSANDS.sub(lambda number: re.sub(_SEPARATOR, ",", number[0]), without_thinking(text))
     for marked in (_boxed(text), _HASHES.findall(text)):
         said = [part.strip() for part in marked if part.strip()]
         if said:

@@ -54,7 +54,7 @@ def complete(question: Question) -> None:
 
 def _missing(question: Question, problems: list[Problem]) -> int:
     wanted = {(problem.id, index) for problem in problems for index in range(question.samples)}
-    held = ({g.key for g in Journal(entry.generations, Generation).read()} for entry in question.entries())
+    held = ({g.key for g in Journal(entry.generations, Generation).each()} for entry in question.entries())
     return sum(len(wanted - keys) for keys in held)
 
 

@@ -103,11 +103,11 @@ def answer(question: Question) -> dict[str, Any]:
         second = {"second_round": looked_at(*rounds) | {"then": asdict(rounds[1]), "over_one": asdict(more.room)}}
     overall = estimate(passed, two_stage, baselines, *test)
     decoding_alone = estimate(passed, baselines, [of[base[0]]], *test)
-    own = Journal(base[0].generations, Generation).read()
+    own = [(g.model, g.finish_reason) for g in Journal(base[0].generations, Generation).each()]
     facts = {
         "v": 1,
         "recipe": recipe.name,
-        "model": {"path": recipe.model.path, "revision": own[0].model},
+        "model": {"path": recipe.model.path, "revision": own[0][0]},
         "suite": base[0].suite,
         "problems": len(problems),
         "samples_per_problem": question.samples,
@@ -122,7 +122,7 @@ def answer(question: Question) -> dict[str, Any]:
         **second,
         "room": asdict(overall.room),
         "measured": asdict(overall.measured),
-        "cut_at_max_tokens": sum(g.finish_reason == "length" for g in own) / len(own),
+        "cut_at_max_tokens": sum(reason == "length" for _, reason in own) / len(own),
         "not_graded": int(np.isnan(passed).sum()),
         "recipe_file": str(question.directory / "recipe.yaml"),
     }

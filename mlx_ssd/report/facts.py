@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_ssd.layout import BASE, MAIN
@@ -129,7 +130,9 @@ def verdict(comparisons: list[Comparison], problems: int) -> list[str]:
 
 
 def without_training(comparisons: list[Comparison], problems: int, run_dir: str) -> list[str]:
-    """That staged decoding has the student's gain, where one is shown and the two cannot be told apart."""
+    """How far staged decoding, which needs no training, has the gain that is shown: it has one of its own where it
+    beats the base at its best; where it was not compared with that, or is not told from it, it may have one. Nothing
+    where no gain is shown, where the student beats the rule, or where the rule loses to the base."""
     rule = next((c.baseline for c in comparisons if c.arm == MAIN and STAGED.fullmatch(c.baseline)), None)
     found = {
         (c.arm, c.baseline): standing(c.difference[1])
@@ -137,11 +140,17 @@ def without_training(comparisons: list[Comparison], problems: int, run_dir: str)
         if c.arm in (MAIN, rule) and 1 in c.difference
     }
     best = "base-best" if any(against == "base-best" for _, against in found) else BASE
-    gains = "beats" in (found.get((MAIN, best)), found.get((rule, best)))
-    if problems < FEW_PROBLEMS or not gains or found.get((MAIN, rule)) in (None, "beats"):
+    own, beside = found.get((rule, best)), found.get((MAIN, rule))
+    gains = "beats" in (found.get((MAIN, best)), own)
+    if problems < FEW_PROBLEMS or not gains or own == "loses to" or beside in (None, "beats"):
         return []
+    unbeaten = f"{MAIN} is not shown to beat it"
+    if own == "beats":
+        what = f"beats {best} without training, and {unbeaten}"
+    else:
+        what = f"may have as much without training: {unbeaten}, but nor is it shown to beat {best}"
     command = shlex.join(["mlx-ssd", "export", run_dir, "--target", "preset"])
-    return [f"{rule.capitalize()} decoding has as much without training, wherever the decoder is one's own: {command}"]
+    return [f"{rule.capitalize()} decoding {what}. Wherever the decoder is one's own: {command}"]
 
 
 def sentence(arm: str, k: int, comparisons: list[Comparison], problems: int) -> str:
@@ -260,6 +269,7 @@ def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         )
     elif untested:
         found.append(f"{untested} of {first['problems']} test problems: they have no tests.")
+    found += [line for score in scores["scores"] for line in _ungraded(score, recipe.evaluate.pass_at)]
     if not recipe.evaluate.curve and not recipe.evaluate.base_best:
         found.append(
             "The base at its own best temperature (evaluate.curve chooses it): "
@@ -269,3 +279,19 @@ def not_measured(recipe: Recipe, scores: dict[str, Any]) -> list[str]:
         found.append("The base under two-stage decoding (evaluate.two_stage).")
     found.append("Other training and sampling seeds: the intervals cover the choice of problems only.")
     return found
+
+
+def lost(score: dict[str, Any]) -> bool:
+    """Whether an arm has no score although there are problems with tests: it takes a graded sample of each."""
+    return score["graded_problems"] > 1 and not score["pass_at"]
+
+
+def _ungraded(score: dict[str, Any], ks: Sequence[int]) -> list[str]:
+    """Which pass@k an arm does not have because samples could not be graded."""
+    missing = sorted(set(ks) - {int(k) for k in score["pass_at"]})
+    if score["graded_problems"] < 2 or not missing or not score["verdicts"].get("harness_error"):
+        return []
+    return [
+        f"pass@{missing[0]} of {score['arm']} at {score['decoding']}: fewer than {missing[0]} of its samples of some "
+        "problem could be graded. Where you delete its grades in eval, the same command grades them anew."
+    ]

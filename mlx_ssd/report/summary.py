@@ -10,7 +10,7 @@ from typing import Any
 from mlx_ssd.layout import BASE
 from mlx_ssd.progress import duration
 from mlx_ssd.records import Comparison
-from mlx_ssd.report.facts import FEW_PROBLEMS, baseline, meaning, points, sentence, standing
+from mlx_ssd.report.facts import FEW_PROBLEMS, baseline, lost, meaning, points, sentence, standing
 
 QUESTIONS = {
     "verdict": "What was found",
@@ -63,18 +63,26 @@ def control_score(report: dict[str, Any], comparison: Comparison) -> dict[str, f
 def short_verdict(report: dict[str, Any], controls: list[Comparison]) -> str:
     """`facts.sentence` of the base at the same decoding and the best control, without p-values and powers."""
     if not controls:
-        return "No verdict: the test problems have no tests."
+        return f"No verdict: {_why_not(report)}"
     best = best_control(report, controls)
     named = list({id(c): c for c in (controls[0], best) if c}.values())
     bare = [c.model_copy(update={"mcnemar": None, "minimum_detectable_effect": None}) for c in named]
     return sentence(main_arm(report), smallest_k(report), bare, report["scores"][0]["graded_problems"])
 
 
+def _why_not(report: dict[str, Any]) -> str:
+    """Why nothing can be compared."""
+    if found := next((score for score in report["scores"] if lost(score)), None):
+        return f"of some problem no sample of {found['arm']} could be graded."
+    graded = report["scores"][0]["graded_problems"]
+    return "the test problems have no tests." if not graded else f"only {graded} of the test problems has tests."
+
+
 def _sure(report: dict[str, Any], controls: list[Comparison]) -> list[str]:
     first = report["scores"][0]
     over = f"95 % intervals over {first['graded_problems']} problems, {first['samples_per_problem']} samples each"
     if not controls:
-        return ["Nothing could be graded, so nothing can be told."]
+        return ["Nothing could be compared, so nothing can be told."]
     k = smallest_k(report)
     if first["graded_problems"] < FEW_PROBLEMS:
         return [f"{over}: too few for a verdict."]
@@ -90,7 +98,7 @@ def _sure(report: dict[str, Any], controls: list[Comparison]) -> list[str]:
 def _explained(report: dict[str, Any], controls: list[Comparison]) -> list[str]:
     best, k = best_control(report, controls), smallest_k(report)
     if best is None:
-        return ["No control could be graded."]
+        return ["No control could be compared."]
     score = control_score(report, best)
     what = meaning(best.baseline)
     said = (

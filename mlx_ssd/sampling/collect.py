@@ -171,7 +171,7 @@ def longest_first(prompts: dict[str, list[int]], known: Sequence[tuple[tuple[str
 def _held(journal: Journal, target: Target, common: dict[str, Any]) -> dict[tuple[str, int], int]:
     """Tokens of a journal's completions, by key. Raises BadInput if one was drawn in another way than `common`."""
     held = {}
-    for record in journal.read():
+    for record in journal.each():
         for name, value in {"policy": target.policy.name(), **common}.items():
             if getattr(record, name) != value:
                 raise BadInput(

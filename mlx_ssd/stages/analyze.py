@@ -9,7 +9,7 @@ from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict:

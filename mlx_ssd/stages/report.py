@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from mlx_ssd.problems import read_problems
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.storage import hash_path, read_json, write_atomic, write_json
 
-VERSION = 8
+VERSION = 9
 
 
 def settings(recipe: Recipe) -> dict:
@@ -120,7 +123,7 @@ def _page(recipe: Recipe, files: RunFiles) -> str:
     write_figures(drawn, files.figures)
     found.drawings = drawings(drawn)
     analysed = store.arms(files.analysis)
-    answers = _analysed(recipe, files) if analysed else _answers(recipe, files)
+    answers = _analysed(recipe, files) if analysed else _shown(recipe, files)
     if not answers:
         found.samples_note = "There are no answers to show."
         return page.render(found)
@@ -140,12 +143,16 @@ def _analysed(recipe: Recipe, files: RunFiles) -> list[Any]:
     from mlx_ssd.report.page.samples import Sample
 
     whose = recipe.analyze.texts if recipe.analyze else BASE
-    known = {(s.problem_id, s.sample_index): s for s in _answers(recipe, files, (whose,))}
+    texts = store.texts(files.analysis)
+    ids = {(text.problem_id, text.sample_index): text.completion_ids for text in texts}
+    known = {}
+    for answer in _answers(recipe, files, (whose,)):
+        key = answer.problem_id, answer.sample_index
+        if ids.get(key) == answer.completion_ids:
+            known[key] = replace(answer, completion_ids=())  # the text has them
     found = []
-    for number, text in enumerate(store.texts(files.analysis)):
+    for number, text in enumerate(texts):
         answer = known.get((text.problem_id, text.sample_index))
-        if answer and list(answer.completion_ids) != text.completion_ids:
-            answer = None
         found.append(
             Sample(
                 text.problem_id,
@@ -162,8 +169,19 @@ def _analysed(recipe: Recipe, files: RunFiles) -> list[Any]:
     return found
 
 
-def _answers(recipe: Recipe, files: RunFiles, wanted: tuple[str, ...] = (BASE, MAIN)) -> list[Any]:
-    """What these arms answered to the test problems at their usual decoding, by problem."""
+def _shown(recipe: Recipe, files: RunFiles) -> list[Any]:
+    """The answers of base and student, by problem; of their tokens those that a page can show."""
+    from mlx_ssd.report.page.samples import MOST_TOKENS
+
+    found = []
+    for answer in _answers(recipe, files, (BASE, MAIN)):
+        first = array("I", answer.completion_ids[:MOST_TOKENS])  # 4 bytes each, not 40
+        found.append(replace(answer, completion_ids=first, tokens=len(answer.completion_ids)))
+    return sorted(found, key=lambda sample: (sample.problem_id, sample.sample_index))
+
+
+def _answers(recipe: Recipe, files: RunFiles, wanted: tuple[str, ...]) -> Iterator[Any]:
+    """What these arms answered to the test problems at their usual decoding, one at a time."""
     from mlx_ssd.comparisons import latest_grades
     from mlx_ssd.controls import policy_of, test_entries
     from mlx_ssd.records import Generation
@@ -174,28 +192,24 @@ def _answers(recipe: Recipe, files: RunFiles, wanted: tuple[str, ...] = (BASE, M
         name: policy_of((recipe if name == BASE else recipe.of_arm(name)).evaluate.decoding).name() for name in wanted
     }
     levels = {problem.id: problem.difficulty for problem in read_problems(recipe.problems.test, "test")}
-    found = []
     for entry in test_entries(recipe, files.directory):
         if entry.policy.name() != usual.get(entry.label):
             continue
         grades = {grade.key: grade for grade in latest_grades(entry)}
-        for generation in Journal(entry.generations, Generation).read():
+        for generation in Journal(entry.generations, Generation).each():
             grade = grades.get(generation.key)
             if generation.problem_id not in levels or not grade:
                 continue
             detail = grade.detail
             if grade.failed_test is not None:
                 detail = f"test {grade.failed_test + 1} failed" + (f": {detail}" if detail else "")
-            found.append(
-                Sample(
-                    generation.problem_id,
-                    generation.sample_index,
-                    entry.label,
-                    generation.completion_ids,
-                    generation.finish_reason,
-                    grade.verdict,
-                    levels[generation.problem_id],
-                    detail,
-                )
+            yield Sample(
+                generation.problem_id,
+                generation.sample_index,
+                entry.label,
+                generation.completion_ids,
+                generation.finish_reason,
+                grade.verdict,
+                levels[generation.problem_id],
+                detail,
             )
-    return sorted(found, key=lambda sample: (sample.problem_id, sample.sample_index))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ssd import models, rounds
-from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import BASE, MAIN, RunFiles, generations_name, grades_name
 from mlx_ssd.problems import identity, read_problems
 from mlx_ssd.recipe import Recipe
@@ -91,14 +91,11 @@ def run(recipe: Recipe, files: RunFiles) -> dict:
     took = complete(entries, problems, samples, recipe, tokenizer, adapter, label)
 
     def counts(path: Path) -> list[tuple[int, int]]:
-        found = passed(problems, list({grade.key: grade for grade in Journal(path, Grade).read()}.values()))
-        if not all(graded for graded, _ in found):
-            raise WorkFailed(f"{path}: some programs have no verdict; run again, and they are graded again")
-        return found
+        return passed(problems, list({grade.key: grade for grade in Journal(path, Grade).read()}.values()))
 
     tried = [(policy, counts(grades)) for policy, (_, grades) in zip(policies, journals, strict=True)]
     best, found = measured(tried, resamples)
-    answers = Journal(journals[best][0], Generation).read()
+    answers = Journal(journals[best][0], Generation).each()
     entropy = {} if is_base else _fork_entropy(recipe, files, suite, problems)
     now = {
         "v": 1,
@@ -149,10 +146,11 @@ def _fork_entropy(recipe: Recipe, files: RunFiles, suite: str, problems: list[An
     from mlx_ssd.storage import Journal, read_json
 
     best = DecodingPolicy(**read_json(_base(files).validation)["decoding"]).name()
-    drawn = {g.key: g for g in Journal(_base(files).validated / generations_name(suite, best), Generation).read()}
+    journal = Journal(_base(files).validated / generations_name(suite, best), Generation)
+    drawn = {g.problem_id: g for g in journal.each() if g.sample_index == 0}
     texts, tokens = [], 0
     for problem in problems:
-        answer = drawn[problem.id, 0]
+        answer = drawn[problem.id]
         tokens += len(answer.completion_ids)
         if texts and tokens > FORK_TOKENS:
             break

@@ -30,7 +30,7 @@ from mlx_ssd.stages.evaluate import check_output
 from mlx_ssd.storage import Journal, hash_json, hash_path, read_json, write_json
 from mlx_ssd.suites import Suite, answers, pass_at
 
-VERSION = 1  # raised by hand when a grade changes for equal input
+VERSION = 2  # raised by hand when a grade changes for equal input
 
 Key = tuple[str, int]
 
@@ -82,7 +82,8 @@ def grade_file(
             items = [(key, of[key], texts[key]) for key in waiting]
             limits = ProgramLimits(**settings.limits.model_dump())
             with progress(f"grade {suite.name}", len(texts), len(texts) - len(waiting), "programs") as bar:
-                graded = grade_answers(items, limits, settings.workers, sandbox, settings.reuse)
+                before = len(texts) - len(waiting)
+                graded = grade_answers(items, limits, settings.workers, sandbox, settings.reuse, before)
                 with contextlib.closing(graded):
                     for (problem_id, index), verdict in graded:
                         add(Grade(problem_id=problem_id, sample_index=index, **asdict(verdict)))

@@ -21,12 +21,12 @@ def test_the_rule_by_hand():
     np.testing.assert_array_equal(by_entropy(0.23).labels(found), [LOCK, LOCK, FORK, FORK])
 
 
-def analysis(folder, arm="student", removed=0.5, grown=0.2, noise=0.0, problems=PROBLEMS, seed=0):
+def analysis(folder, arm="student", removed=0.5, grown=0.2, noise=0.0, problems=PROBLEMS, seed=0, tail=1.0):
     """Of texts with two locks, a fork and a token between: the student removes `removed` of the locks' tail mass."""
     rng = np.random.default_rng(seed)
     texts = [text(f"p{number}", 4) for number in range(problems)]
     first, second = np.tile([0.95, 0.99, 0.5, 0.7], problems), np.tile([0.01, 0.005, 0.3, 0.05], problems)
-    tail = np.tile([0.04, 0.02, 0.1, 0.1], problems) * rng.uniform(0.8, 1.2, 4 * problems)
+    tail = tail * np.tile([0.04, 0.02, 0.1, 0.1], problems) * rng.uniform(0.8, 1.2, 4 * problems)
     swing = noise * np.repeat((-1.0) ** np.arange(problems), 4)  # from problem to problem, 0 on the whole
     after = tail * (1 - removed) + swing
     chosen = {
@@ -113,6 +113,15 @@ def test_finding_says_what_cannot_be_told(tmp_path):
 def test_few_problems_decide_nothing(tmp_path):
     _, found = analysis(tmp_path, problems=19)
     assert all("in so few problems it cannot be told from chance" in sentence for sentence in found["finding"][:2])
+
+
+@pytest.mark.parametrize("tail", [0.0, 1e-6])
+@pytest.mark.parametrize("problems", [19, PROBLEMS])
+def test_where_sampling_cuts_nothing_off_there_is_no_tail_to_remove(tmp_path, tail, problems):
+    _, found = analysis(tmp_path, tail=tail, problems=problems)
+    locks, _, rule, _ = found["finding"]
+    assert locks.endswith("as where sampling cuts nothing off: there is no tail to remove.")
+    assert "tail mass" not in rule
 
 
 def test_one_problem_has_no_interval(tmp_path):

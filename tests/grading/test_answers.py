@@ -22,6 +22,22 @@ from mlx_ssd.records import Problem
         (r"\boxed{a\}b} 5", r"a\}b"),
         (r"#### 3 \boxed{4}", "4"),
         (r"it is 5: \boxed{6", "6"),  # cut off: rule 3
+        # LaTeX's thousands, given with commas
+        (r"\boxed{1{,}000}", "1,000"),
+        (r"\boxed{1,\!000}", "1,000"),
+        (r"\boxed{1\,000}", "1,000"),
+        (r"\boxed{1{\,}000}", "1,000"),
+        (r"\boxed{1\ 000}", "1,000"),
+        (r"\boxed{1\;000}", "1,000"),
+        (r"\boxed{x = \$1{,}250{,}000.50}", r"\$1,250,000.50"),
+        (r"so it is 12,345\,678 in all", "12,345,678"),
+        (r"#### 2{,}000", "2,000"),
+        (r"\boxed{1{,}0000}", "1"),  # no group of three
+        (r"\boxed{1\,5}", "1"),
+        (r"\boxed{(1,\,200)}", "1"),  # a pair
+        (r"\boxed{0.123\,456}", "0.123"),
+        (r"\boxed{1}\,000", "1"),
+        (r"from 100~200", "200"),  # a range
         # 2: the last line with ####
         ("16 - 3 = 13\n#### 18", "18"),
         ("#### 17\n#### $18 a day\n19", "$18"),
@@ -80,6 +96,13 @@ def test_an_answer_is_compared_and_never_run():
     assert grade("42", None, [{"answer": "42"}], limits, None).verdict == "pass"
     wrong = grade("41", None, [{"answer": "42"}], limits, None)
     assert (wrong.verdict, wrong.failed_test, wrong.detail) == ("wrong", 0, 'got "41", expected "42"')
+
+
+def test_thousands_as_latex_has_them_are_right():
+    problem = Problem(id="x", prompt="How many?", tests=[{"answer": "1000"}])
+    texts = [rf"\boxed{{1{separator}000}}" for separator in ("{,}", r",\!", r"\,", r"\ ", r"\;", ",", "")]
+    graded = dict(grade_answers([(n, problem, t) for n, t in enumerate(texts)], Limits(4, 4, 512, 256, 8), 1))
+    assert [verdict.verdict for verdict in graded.values()] == ["pass"] * len(texts)
 
 
 def test_answers_of_a_model():

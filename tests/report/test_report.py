@@ -343,6 +343,23 @@ def test_without_tests_the_report_says_what_cannot_be_measured(report):
     assert "Whether answers are right: the test problems have no tests." in not_measured(Recipe(), scores)[0]
 
 
+def test_a_score_that_the_grader_took_is_named_with_its_mend(report):
+    (score,) = (s for s in json.loads(json.dumps(report))["scores"] if s["arm"] == "student")
+    score |= {"pass_at": {"1": score["pass_at"]["1"]}, "verdicts": {"pass": 8}}
+    recipe, scores = Recipe(), {"scores": [score], "trained_on": {}}
+    untold = not_measured(recipe, scores)
+    score["pass_at"]["5"] = score["pass_at"]["1"]
+    assert not_measured(recipe, scores) == untold  # not by harness errors
+    score["verdicts"] = {"harness_error": 2, "pass": 8}
+    assert not_measured(recipe, scores) == untold  # there are enough
+    del score["pass_at"]["5"]
+    line, *others = not_measured(recipe, scores)
+    assert others == untold and line.startswith(f"pass@5 of student at {score['decoding']}: fewer than 5 of its")
+    assert "delete its grades in eval" in line
+    score["pass_at"].clear()
+    assert not_measured(recipe, scores)[0].startswith("pass@1 of student")
+
+
 def test_warnings():
     arm = {"name": "student", "curation": {"finish_reasons": {"length": 3, "stop": 1}}, "selection": {}}
     scores = {"scores": [{"problems": 9}], "trained_on": {"student": 4, "tokens": 0}}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from mlx_ssd.analysis import store
 from mlx_ssd.layout import BASE, RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade
+from mlx_ssd.report.page import samples
 from mlx_ssd.stages import report as stage
-from mlx_ssd.storage import Journal
+from mlx_ssd.storage import Journal, write_records
 from tests import faults
 from tests.report import synthetic
 from tests.report.page.test_page import Read
@@ -57,6 +59,23 @@ def test_without_analysis_the_answers_of_base_and_student_are_shown(copy):
         sample = shown[generation.key]
         assert sample["verdict"] == grades[generation.key].verdict and sample["n"] == len(generation.completion_ids)
     assert "def solve" in data["problems"][0]["prompt"] and "solve(" in data["problems"][0]["tests"][0]
+
+
+def test_of_the_answers_only_what_a_page_shows_is_in_memory(copy):
+    """Long answers of base and student: their tokens take 40 bytes each where whole journals are held."""
+    recipe, longest, filler = Recipe.load(copy.recipe), 0, range(10_000, 16_000)
+    for path in copy.directory.glob(f"eval/*/embedded-test-{DECODING}.generations.jsonl"):
+        answers = Journal(path, Generation).read()
+        longest += len(answers)
+        long = [a.model_copy(update={"completion_ids": [*a.completion_ids, *filler]}) for a in answers]
+        write_records(path, long)
+    tracemalloc.start()
+    shown = stage._shown(recipe, copy)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(shown) > 20 and {len(answer.completion_ids) for answer in shown} == {samples.MOST_TOKENS}
+    assert all(answer.tokens > len(filler) for answer in shown)
+    assert peak < longest * len(filler) * 40 / 3
 
 
 def test_the_run_ends_by_naming_its_page(files):

@@ -91,7 +91,19 @@ def test_without_tests():
         score |= {"pass_at": {}, "graded_problems": 0}
     said = summary(found)
     assert said["verdict"] == ["No verdict: the test problems have no tests."]
-    assert said["explained"] == ["No control could be graded."]
+    assert said["explained"] == ["No control could be compared."]
+
+
+def test_where_a_problem_could_not_be_graded_that_is_what_is_said():
+    found = report()
+    for comparison in found["comparisons"]:
+        comparison["difference"] = {}
+    for score in found["scores"]:
+        score |= {"pass_at": {}}
+    assert summary(found)["verdict"] == ["No verdict: of some problem no sample of base could be graded."]
+    for score in found["scores"]:
+        score |= {"graded_problems": 1}
+    assert summary(found)["verdict"] == ["No verdict: only 1 of the test problems has tests."]
 
 
 def test_cost():

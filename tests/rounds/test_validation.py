@@ -3,6 +3,7 @@
 import pytest
 
 from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.errors import WorkFailed
 from mlx_ssd.records import Generation
 from mlx_ssd.validation import differences, diversity, measured
 
@@ -31,6 +32,11 @@ def test_one_sample_a_problem_has_no_pass_at_more_and_no_diversity():
     _, found = measured([(COLD, [(1, 1), (1, 0)])], 200)
     assert set(found["pass_at"]) == {"1"}
     assert diversity(found["pass_at"], [answer("a", 0, 5), answer("b", 0, 5)]) == {}
+
+
+def test_a_problem_without_a_graded_sample_is_no_crash():
+    with pytest.raises(WorkFailed, match=f"validation at {WARM.name()}: no sample of some problem could be graded;"):
+        measured([(COLD, [HALF, ALL]), (WARM, [HALF, (0, 0)])], 200)
 
 
 def test_diversity_is_the_gap_and_the_share_of_different_answers():

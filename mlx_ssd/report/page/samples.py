@@ -39,7 +39,8 @@ _NATS = ("base.entropy", "student.entropy", "divergence")
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer to a test problem. `arm`: who wrote it; `analysed`: text's number in the analysis."""
+    """An answer to a test problem. `arm`: who wrote it; `analysed`: text's number in the analysis; `tokens`: how many
+    there are, where `completion_ids` holds but the first of them."""
 
     problem_id: str
     sample_index: int
@@ -50,6 +51,7 @@ class Sample:
     difficulty: str | None = None
     detail: str = ""  # of the verdict
     analysed: int | None = None
+    tokens: int | None = None
 
 
 @dataclass
@@ -138,8 +140,9 @@ def _entry(
     entry |= {name: visible(shortened(value, 200)) for name, value in optional.items() if value}
     if sample.detail:
         entry["detail"] = visible(shortened(sample.detail, 1000))
-    if len(sample.completion_ids) > len(ids):
-        entry["cut"] = len(sample.completion_ids)
+    tokens = len(sample.completion_ids) if sample.tokens is None else sample.tokens
+    if tokens > len(ids):
+        entry["cut"] = tokens
     if change is not None:
         entry["change"] = round(change, 5)
     return entry
