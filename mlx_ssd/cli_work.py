@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
+
+MOST_HOURS = 24 * 366.0  # a year: for ever, as far as anybody waits
+MOST_GB = 1e6
+
+
+class Finite(click.FloatRange):
+    """A range without nan, which click lets through: it is neither below nor above a bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number between {self.min:g} and {self.max:g}.", param, ctx)
+        return number
 
 
 @click.command("work")
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--model", metavar="FOLDER", help="Where the run's model is on this machine, if it is elsewhere.")
-@click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="What computing may take here.")
+@click.option("--memory-gb", type=Finite(0, MOST_GB, min_open=True), help="What computing may take here.")
 @click.option("--rows", type=click.IntRange(1), help="Samples drawn side by side here; usually as the run has it.")
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=Finite(0, MOST_HOURS),
     default=24.0,
     show_default=True,
     metavar="HOURS",

@@ -1,7 +1,7 @@
 """The line between a process that computes and the one that supervises it: signs of life up, a bound on memory down.
 
 Two environment variables hold it, and a process takes them out of its environment, so that what it starts itself has
-no part in it. On the pipe goes one JSON object a line: how far the work is, or the budget that it works with
+no part in it. On the pipe goes one JSON object a line: how far the work is, that it is alive, or the budget that it has
 (mlx_ssd/supervision reads them). Without a supervisor all of this does nothing.
 """
 
@@ -19,7 +19,7 @@ BEAT_SECONDS = 0.2
 
 cap: int | None = None
 _pipe: int | None = None
-_beaten = 0.0
+_beaten = _lived = 0.0  # when the last of each went out
 
 
 def attach() -> int | None:
@@ -45,6 +45,20 @@ def beat(label: str, done: int, total: int) -> None:
         return
     _beaten = now
     _tell(at=label, done=done, total=total)
+
+
+def alive() -> None:
+    """A sign of life within a step of the work: nothing more is done than before. Costs nothing when called often.
+
+    On a GPU a step may take an hour in which the processor does next to nothing. It is told apart from progress, which
+    alone shows that another try leads anywhere; and it is timed apart, so that it never takes a mark's place.
+    """
+    global _lived
+    now = time.monotonic()
+    if _pipe is None or now - _lived < BEAT_SECONDS:
+        return
+    _lived = now
+    _tell(alive=True)
 
 
 def budget(memory: int) -> int:

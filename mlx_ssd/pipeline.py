@@ -19,7 +19,7 @@ from mlx_ssd import machine, models, stages
 from mlx_ssd.errors import BadInput, Interrupted, WorkFailed
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
-from mlx_ssd.stages import Unit
+from mlx_ssd.stages import Stage, Unit
 from mlx_ssd.storage import hash_json, hash_path, read_json, remove, run_lock, write_atomic, write_json
 from mlx_ssd.supervision import Failure, supervise
 
@@ -124,7 +124,7 @@ def plan_unit(unit: Unit, manifest: dict) -> Plan:
     if entry["fingerprint"] != hash_json(made_of):
         # What others are made of costs seconds and nothing is lost with it.
         action = "again" if unit.stage in stages.DERIVED else "changed"
-        return Plan(unit.name, action, _difference(entry["made_of"], made_of))
+        return Plan(unit.name, action, _difference(stage, entry["made_of"], made_of))
     if entry["complete"] and all(
         path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):
@@ -146,9 +146,10 @@ def _made_of(unit: Unit) -> dict[str, Any]:
     }
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+def _difference(stage: Stage, before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first difference between what a stage was made of and what it would be made of, in words."""
-    if before["version"] != now["version"]:
+    once_counted = getattr(stage, "UNCOUNTED", frozenset()) & before["settings"].get("train", {}).keys()
+    if before["version"] != now["version"] or once_counted:
         return "another version of mlx-ssd"
     if before["settings"] != now["settings"]:
         return changed_setting(before["settings"], now["settings"])

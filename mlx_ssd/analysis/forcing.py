@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_ssd import heartbeat
 from mlx_ssd.analysis import store
 from mlx_ssd.analysis.labels import RULE
 from mlx_ssd.analysis.store import LABELS, SIDES, SUMS, Text
@@ -136,6 +137,7 @@ def _columns(texts: Sequence[Text], first: int, pair: Pair, terms: Any, where: s
     for number, batch in enumerate(cut, start=1):
         (base, base_head), (student, student_head) = pair.base(batch), pair.student(batch)
         mx.eval(base, student)
+        heartbeat.alive()
         states.append((base, student))
         targets.append(batch.targets)
         if number == len(cut) or not pair.headed:
@@ -158,6 +160,7 @@ def _chunks(
         of_base = base_head(base[chosen]).astype(mx.float32)
         chunk = terms(of_base, student_head(student[chosen]).astype(mx.float32), mx.array(targets)[chosen])
         mx.eval(chunk)
+        heartbeat.alive()
         valid = min(size, positions - start)
         columns = {name: np.array(value[:valid]) for name, value in chunk.items()}
         if failed := int(columns.pop("broken").sum()):

@@ -68,8 +68,13 @@ def unit_of(files: RunFiles) -> str:
 
 
 def free_port(host: str) -> int:
+    """host: an IPv4 address, as MLX's ring has no others."""
     with socket.create_server((host, 0)) as server:
         return server.getsockname()[1]
+
+
+def _is_ipv4(host: str) -> bool:
+    return ":" not in host
 
 
 def _join_ring(place: dict[str, Any]) -> Any:
@@ -117,6 +122,7 @@ class _Lead:
         self._revision = models.locate(recipe.model).revision
         self._members: list[_Member] = []
         self._joining = 0
+        self._left_out: set[str] = set()
         self._change = threading.Condition()
         self._hosts: list[list[str]] | None = None  # of the ring, once it is known who takes part
         self._start = self.finished = False
@@ -164,6 +170,11 @@ class _Lead:
         with self._change:
             if self._hosts is not None:
                 return  # too late for this training; it tries again
+            if not _is_ipv4(line.addresses()[0]):  # MLX's ring cannot parse the others
+                if name not in self._left_out:
+                    say(f"worker {name} came over IPv6, over which MLX cannot train: training goes on without it")
+                self._left_out.add(name)
+                return
             self._joining += 1
         member = None
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_ssd import models
+from mlx_ssd import heartbeat, models
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.export.source import Source
 from mlx_ssd.export.texts import MAX_TOKENS, Text, drawn
@@ -33,8 +33,9 @@ class MlxReader:
         import mlx.core as mx
 
         ids = mx.array([[*text.prompt_ids, *text.completion_ids]])
-        found = self.model(ids)[0, len(text.prompt_ids) - 1 : -1]
-        return np.array(found.astype(mx.float32))
+        found = np.array(self.model(ids)[0, len(text.prompt_ids) - 1 : -1].astype(mx.float32))
+        heartbeat.alive()
+        return found
 
 
 class Reference:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_ssd import heartbeat
 from mlx_ssd.errors import SsdError
 from mlx_ssd.export import Reader, Target, Tolerance
 from mlx_ssd.export.compare import compare
@@ -76,6 +77,7 @@ def sizes(folder: Path) -> dict[str, int]:
 def _read(reader: Reader, texts: list[Text]) -> Iterator[np.ndarray]:
     for text in texts:
         yield reader.logits(text)
+        heartbeat.alive()
 
 
 def _of_others(

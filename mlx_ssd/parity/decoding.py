@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_ssd import heartbeat
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
 from mlx_ssd.parity.logits import saved
@@ -48,6 +49,7 @@ def _distribution(subject: Subject, work: Path) -> Row:
             ratio = np.log(np.where(inside, expected, 1)) - np.log(np.maximum(np.where(inside, found, 1), 1e-300))
             kl, same = kl + (expected * ratio).sum(), same + (found.argmax(-1) == expected.argmax(-1)).sum()
             aside, count = aside + (~clear).sum(), count + len(found)
+            heartbeat.alive()
     vocabulary = logits.shape[-1]
     figures = {"max_abs": largest, "mean_abs": total / (count * vocabulary), "kl": kl / count, "top1": same / count}
     why = "20 bits of the exponent, in integers, beside a plain softmax in float64 (docs/decoding.md)"
@@ -85,6 +87,7 @@ def _differing(policy: Any, logits: np.ndarray, u32: np.ndarray) -> int:
     from mlx_ssd.decoding.policy_mlx import make_sampler
     from mlx_ssd.torch_ref.policy import draw
 
+    heartbeat.alive()
     found = np.array(make_sampler(policy)(mx.array(logits), mx.array(u32)))
     return int((found != draw(torch.from_numpy(logits), policy, u32).numpy()).sum())
 

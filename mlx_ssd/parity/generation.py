@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_ssd import heartbeat
 from mlx_ssd.decoding.divergence import boundary_distance
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.decoding.rng import sample_key, uniform_u32
@@ -52,6 +53,7 @@ def _row(subject: Subject, name: str, policy: Any, found: dict[int, list[int]], 
     distance = 0.0
     for number, text in enumerate(subject.texts):
         expected = complete(twin, text.prompt_ids, policy, _key(subject, number), MAX_TOKENS, stops)
+        heartbeat.alive()
         total += len(expected)
         if found[number] == expected:
             same += len(expected)

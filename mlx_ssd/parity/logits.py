@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_ssd import heartbeat
 from mlx_ssd.export.compare import compare
 from mlx_ssd.export.texts import Text
 from mlx_ssd.parity.row import Row, differences
@@ -84,6 +85,7 @@ def _each(subject: Subject, call: Any) -> Iterator[np.ndarray]:
         for row, text in enumerate(batch):
             first = len(text.prompt_ids) - 1
             yield np.array(logits[row, first : first + len(text.completion_ids)])
+            heartbeat.alive()
 
 
 def _call_mlx(model: Any, ids: list[list[int]]) -> Any:

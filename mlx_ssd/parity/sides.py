@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from mlx_ssd import models
+from mlx_ssd import heartbeat, models
 from mlx_ssd.errors import BadInput
 from mlx_ssd.parity.subject import Subject
 
@@ -42,6 +42,7 @@ class _Once:
 
         output = self._layer(*inputs, **named)
         mx.eval(output)
+        heartbeat.alive()
         self._layer = None
         mx.clear_cache()
         return output

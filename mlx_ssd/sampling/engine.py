@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from mlx_ssd import heartbeat
 from mlx_ssd.decoding.draw import NO_TOKEN
 from mlx_ssd.decoding.policy_mlx import make_row_sampler
 from mlx_ssd.decoding.rng import uniform_u32
@@ -120,6 +121,7 @@ class Decoding:
         while self._has_waiting() or self._joining or self._kv.rows:
             self._admit(len(ended))
             self._prefill.advance()
+            heartbeat.alive()  # while prompts are run nothing is drawn, and nobody is told
             ready = self._ready(len(ended))
             if ended or ready or self._kv.needs_change():
                 if ahead is not None:

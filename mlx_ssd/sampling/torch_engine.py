@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from mlx_ssd import models
+from mlx_ssd import heartbeat, models
 from mlx_ssd.decoding.draw import NO_TOKEN
 from mlx_ssd.decoding.rng import uniform_u32
 from mlx_ssd.errors import OutOfMemory
@@ -206,6 +206,7 @@ class Decoding:
             for start in range(0, len(prompts), together):
                 part, cache = prompts[start : start + together], self._new_cache()
                 logits = self._forward(torch.tensor(part, device=self._device), cache)
+                heartbeat.alive()
                 places = [place for place, prompt in enumerate(part) for _ in of_prompt[prompt]]
                 chosen = torch.tensor(places, device=self._device)
                 cache.reorder_cache(chosen)

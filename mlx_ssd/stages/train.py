@@ -15,14 +15,16 @@ from mlx_ssd.sections import Training
 from mlx_ssd.storage import hash_path
 
 VERSION = 3
+# Of the recipe's part: how a step's work is cut, and how often it is saved. It changes nothing but rounding (the latter
+# only between ranks on other chips), so a training that ran out of memory can go on with less.
+UNCOUNTED = frozenset({"row_tokens", "gradient_checkpointing", "memory_gb", "checkpoint_every_steps"})
 # Of the memory: buffers that MLX keeps for reuse. A buffer serves again for about its own size alone, and nearly every
 # row has a length of its own: without a limit each of them leaves its buffers behind.
 CAUTIOUS_ROW = 1024  # tokens, where the memory of a model cannot be computed
 
 
 def settings(recipe: Recipe) -> dict:
-    # How a step's work is cut changes nothing but rounding: a training that ran out of memory can go on with less.
-    settings = recipe.train.model_dump(exclude={"row_tokens", "gradient_checkpointing", "memory_gb"})
+    settings = recipe.train.model_dump(exclude=set(UNCOUNTED))
     chosen = {"seed": recipe.seed, "model": recipe.model.model_dump(), "train": settings}
     if recipe.train.targets == "distribution":
         chosen["decoding"] = recipe.sample.decoding.model_dump()

@@ -51,5 +51,5 @@ class _Battery:
         else:
             say(
                 f"note: the machine runs on battery ({charge:.0f} %): slower on some machines, and below "
-                f"{LOWEST_BATTERY} % the work stops, with everything kept"
+                f"{LOWEST_BATTERY} % the work stops, and the same command goes on"
             )

@@ -128,7 +128,7 @@ class _Watch:
             self._end.attached = True
         elif "budget" in said:
             self._end.budget = said["budget"]
-        else:
+        elif "at" in said:
             self._end.marks.pop(said["at"], None)  # the last one last
             self._end.marks[said["at"]] = said["done"], said["total"]
 

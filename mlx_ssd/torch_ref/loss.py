@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
+from mlx_ssd import heartbeat
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.torch_ref.adapter import Adapter
 from mlx_ssd.torch_ref.distribution import probabilities
@@ -42,6 +43,7 @@ def step_gradient(
         loss, kept_mass = cross_entropies(completion_logits(model, row.prompt_ids, row.completion_ids), targets)
         (loss / tokens).backward()
         total, kept = total + loss.item(), kept + kept_mass.item()
+        heartbeat.alive()
     gradient = {name: tensor.grad for name, tensor in adapter.tensors.items()}
     return Loss(total / tokens, kept / tokens if policy else None), gradient
 

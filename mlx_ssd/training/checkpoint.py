@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from mlx_ssd.training.arrays import write_arrays
 from mlx_ssd.training.validation import Best
 
 KEPT = 2
+SAVE_SECONDS = 300.0  # of training that may be lost, besides the step that is being made
+SAVE_SHARE = 20  # a checkpoint may take that part of the time: those of every weight of a large model take long
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,25 @@ class Checkpoint:
     optimizer: dict[str, mx.array]  # the flattened state
     best: Best | None = None  # where there is validation
     skipped_in_a_row: int = 0
+
+
+class Pace:
+    """When a checkpoint is due by the clock, from the making of this on."""
+
+    def __init__(self) -> None:
+        self._since, self._took = time.monotonic(), 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._since >= max(SAVE_SECONDS, SAVE_SHARE * self._took)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around every saving, whatever it was due by."""
+        begun = time.monotonic()
+        yield
+        self._since = time.monotonic()
+        self._took = self._since - begun
 
 
 def save(directory: Path, checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.training import full, lora
 from mlx_ssd.training.batches import BatchPlan, micro_batches
-from mlx_ssd.training.checkpoint import Checkpoint, load_latest, prune, save
+from mlx_ssd.training.checkpoint import Checkpoint, Pace, load_latest, prune, save
 from mlx_ssd.training.documents import can_pack
 from mlx_ssd.training.forward import output_head
 from mlx_ssd.training.loss import Loss, Soft, step_gradient
@@ -76,7 +76,8 @@ def train(
     rows.py. `settings` has method (lora, full) and what that needs (lora.py, full.py), targets, seed, learning_rate,
     warmup_fraction, final_fraction (schedule.py), betas, weight_decay, clip_norm (global), epochs or steps,
     rows_per_step, row_tokens (batches.py), gradient_checkpointing (bool; recompute.py), max_length, too_long (rows.py),
-    validation (percent, every_steps, patience, or None; validation.py) and checkpoint_every_steps.
+    validation (percent, every_steps, patience, or None; validation.py) and checkpoint_every_steps: a checkpoint is
+    saved so often, and after a step that ends when one is due by the clock (checkpoint.Pace).
     The targets are 'tokens', the sampled ones, or 'distribution', the one that they were drawn from (targets.py):
     that takes `target_policy`, the policy that sampled the rows. With tokens it adds the terms of that loss to what is
     measured on held-out samples. `teacher` is the folder of the adapter that drew the rows, where the base did not;
@@ -99,7 +100,7 @@ def train(
         prune(directory / "checkpoints", checkpoint.step)
         training.resume(checkpoint)
     training.share()
-    first_step = training.done
+    first_step, pace = training.done, Pace()
 
     model.train()
     log = _open_log(directory / LOG, checkpoint.log_bytes if checkpoint else 0)
@@ -109,10 +110,14 @@ def train(
         while not training.is_over:
             entry = training.step()
             _write_entry(log, entry)
-            if training.done % settings.checkpoint_every_steps == 0 or training.is_over:
-                if training.ranks.rank == 0:
+            together = training.done % settings.checkpoint_every_steps == 0 or training.is_over
+            # By the clock rank 0 saves alone, which changes nothing in it: no rank needs to know, and what a training
+            # comes to does not depend on the time that it took.
+            if training.ranks.rank == 0 and (together or pace.is_due):
+                with pace.saving():
                     os.fsync(log.fileno())  # before the checkpoint that counts on it
                     save(directory / "checkpoints", training.checkpoint(log.tell()), identity)
+            if together:
                 training.share()  # chips of other kinds round otherwise: here they come together again
             if on_progress:
                 on_progress(total_steps=training.total_steps, **entry)

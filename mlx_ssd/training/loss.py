@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlx_ssd import heartbeat
 from mlx_ssd.budget.training import CHUNK_BYTES
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.training.batches import Batch
@@ -100,6 +101,7 @@ def step_gradient(
     for batch in batches:
         targets = _targets(batch, soft)  # before the student's activations take their room
         forward = forward_pass(model, head, batch)
+        heartbeat.alive()
         # Divided inside, not after: sums over thousands of tokens could overflow a float16 backward pass.
         found = head_gradient(model, head, forward.states, targets, tokens)
         part = forward.gradient(found.of_states)
@@ -108,6 +110,7 @@ def step_gradient(
             part[name] = part[name] + more
         gradient = part if gradient is None else {name: gradient[name] + more for name, more in part.items()}
         mx.eval(gradient)  # frees this micro-batch's activations before the next
+        heartbeat.alive()
         total, kept = total + found.loss, kept + found.kept
     if gradient is None:
         gradient = {name: mx.zeros_like(array) for name, array in tree_flatten(model.trainable_parameters())}
@@ -121,11 +124,13 @@ def mean_loss(model: nn.Module, head: Head | None, batches: Sequence[Batch], sof
     for batch in batches:
         targets, states = _targets(batch, soft), completion_states(model, head, batch)
         mx.eval(states)
+        heartbeat.alive()
         logits_of = head.of(model) if head else _identity
         for start, stop in _chunks(states.shape[0], logits_of(states[:1]).shape[-1]):
             chunk = targets(start, stop)
             sums = cross_entropy(logits_of(states[start:stop]).astype(mx.float32), chunk)
             mx.eval(*sums, chunk.broken)
+            heartbeat.alive()
             _check(chunk, states.shape[0])
             total, kept = total + sums[0].item(), kept + sums[1].item()
     return Loss(total / tokens, kept / tokens if soft else None, tokens)
@@ -163,6 +168,7 @@ def head_gradient(
             if of_head is not None:
                 of_parameters = [a + b for a, b in zip(of_head, of_parameters, strict=True)]
             mx.eval(chunk_loss, chunk_kept, of_chunk, of_parameters, chunk.broken)
+            heartbeat.alive()
             _check(chunk, states.shape[0])
             total, kept, of_head = total + chunk_loss.item(), kept + chunk_kept.item(), of_parameters
             of_states.append(of_chunk)

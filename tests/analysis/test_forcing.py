@@ -1,5 +1,7 @@
 """Along texts: packed as in training, whatever the parts, and going on where it stopped."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -138,3 +140,17 @@ def test_weights_without_a_distribution_are_told(tmp_path):
     model.model.norm.weight = mx.full(model.model.norm.weight.shape, mx.nan)
     with pytest.raises(WorkFailed, match="no distribution at"):
         force(tmp_path, texts(2), lambda: forcing.pair_of(model))
+
+
+def test_there_is_a_sign_of_life_at_every_batch_and_chunk(tmp_path, monkeypatch):
+    events, found = [], texts()
+    monkeypatch.setattr(forcing.heartbeat, "alive", lambda: events.append("alive"))
+    pair = forcing.pair_of(student())
+
+    def heard(side):
+        return lambda batch: (events.append("forward"), side(batch))[1]
+
+    force(tmp_path, found, lambda: replace(pair, base=heard(pair.base), student=heard(pair.student)))
+    assert events.count("forward") > 4
+    # Base and student of a batch are computed together.
+    assert all("alive" in events[i : i + 3] for i, event in enumerate(events) if event == "forward")

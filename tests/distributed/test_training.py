@@ -2,14 +2,22 @@
 
 import json
 import shutil
+import socket
+import threading
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_ssd.distributed import address, wire
+from mlx_ssd.distributed import training as distributed_training
+from mlx_ssd.errors import BadInput
+from mlx_ssd.layout import RunFiles
+from mlx_ssd.recipe import Recipe
+from mlx_ssd.storage import write_atomic
 from mlx_ssd.training.ranks import Ranks
 from mlx_ssd.training.rows import length
-from tests.distributed.ranks import free_port
+from tests.distributed.ranks import SECRET, free_port
 from tests.distributed.training_ranks import train_rank
 from tests.faults import Forked
 from tests.training.tiny import Held, Settings, make_rows
@@ -41,11 +49,14 @@ def same(expected, found):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder in which NAME-None was trained by one rank, NAME-0 and NAME-1 by two."""
+    """A folder in which NAME-None was trained by one rank, NAME-0 and NAME-1 by two. Rank 0 saves every step, which the
+    other knows nothing of."""
     folder, ports = tmp_path_factory.mktemp("trained"), [free_port(), free_port()]
     assert Forked(train_rank, folder, None, [], WAYS).wait() == 0
-    both = [Forked(train_rank, folder, rank, ports, WAYS) for rank in (0, 1)]
+    both = [Forked(train_rank, folder, rank, ports, WAYS, 0, rank == 0) for rank in (0, 1)]
     assert [process.wait() for process in both] == [0, 0]
+    saved = [path.name for path in (folder / "tokens-0" / "checkpoints").iterdir()]
+    assert sorted(saved) == ["step-00000011", "step-00000012"]
     return folder
 
 
@@ -94,3 +105,36 @@ def test_every_row_is_one_ranks_and_all_have_about_as_many_tokens(size):
     assert sorted(row.problem_id for part in parts for row in part) == sorted(row.problem_id for row in rows)
     sizes = [sum(map(length, part)) for part in parts]
     assert max(sizes) - min(sizes) <= max(map(length, rows))
+
+
+def test_a_worker_over_ipv6_is_not_trained_with(tmp_path, monkeypatch, capsys):
+    """MLX's ring cannot parse its address, and the training would fail three times and be given up."""
+    monkeypatch.setenv(address.SECRET, SECRET)
+    monkeypatch.setattr(distributed_training, "JOIN_SECONDS", 1.0)
+    monkeypatch.setattr(distributed_training, "READY_SECONDS", 1.0)
+    files = RunFiles(tmp_path)
+    write_atomic(files.recipe, Recipe.parse("", "r", {}).to_yaml())
+    files.rows.parent.mkdir(parents=True)
+    files.rows.write_text("")
+    try:
+        lead = distributed_training._Lead(("::1", 0), files)
+    except BadInput:
+        pytest.skip("this machine has no IPv6")
+
+    def ask():
+        """As a worker does, again and again."""
+        for _ in range(2):
+            line = wire.Line(socket.create_connection(("::1", lead._listener.port)), wire.WORKER, wire.COORDINATOR)
+            with pytest.raises(wire.Lost):
+                wire.join(line, SECRET.encode(), "peer")
+            line.close()
+            asked.append(1)
+
+    asked = []
+    worker = threading.Thread(target=ask)
+    worker.start()
+    assert lead.gather() == []
+    worker.join(10)
+    lead.close()
+    assert len(asked) == 2
+    assert capsys.readouterr().err.count("note: worker peer came over IPv6, over which MLX cannot train") == 1

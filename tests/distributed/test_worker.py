@@ -6,7 +6,9 @@ import sys
 import threading
 
 import pytest
+from click.testing import CliRunner
 
+from mlx_ssd.cli import main
 from mlx_ssd.distributed import address
 from mlx_ssd.distributed.address import address_of
 from mlx_ssd.distributed.worker import Settings, work
@@ -106,3 +108,11 @@ def test_the_command_imports_no_array_library():
     code = "import mlx_ssd.distributed.working, mlx_ssd.distributed.sharing, mlx_ssd.distributed.coordinator, sys\n"
     code += "assert not {'mlx', 'mlx_lm', 'transformers', 'torch'} & {name.split('.')[0] for name in sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("option", ["--wait", "--memory-gb"])
+@pytest.mark.parametrize("number, said", [("inf", "inf is not in the range"), ("nan", "nan is not a number between 0")])
+def test_numbers_that_are_none_are_refused(option, number, said, monkeypatch):
+    monkeypatch.setattr("mlx_ssd.distributed.working.supervised", lambda settings: None)
+    ended = CliRunner().invoke(main, ["work", "127.0.0.1:7070", option, number])
+    assert ended.exit_code == 2 and f"Error: Invalid value for '{option}': {said}" in ended.output

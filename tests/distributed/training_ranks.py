@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_ssd.decoding.policy import DecodingPolicy
+from mlx_ssd.training import checkpoint
 from mlx_ssd.training.loop import train
 from mlx_ssd.training.ranks import Group
 from mlx_ssd.training.validation import Validation
@@ -16,10 +17,17 @@ from tests.training.tiny import Settings, make_rows, tiny_model
 
 
 def train_rank(
-    folder: Path, rank: int | None, ports: list[int], settings: dict[str, Settings], stop_at: int = 0
+    folder: Path,
+    rank: int | None,
+    ports: list[int],
+    settings: dict[str, Settings],
+    stop_at: int = 0,
+    slow: bool = False,
 ) -> None:
     """One training after the other, each in a folder of its name and rank. rank: None for alone. stop_at: rank 1 ends
-    without a word after so many steps."""
+    without a word after so many steps. slow: to this rank every step seems to take longer than may be lost."""
+    if slow:
+        checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0.0, 0
     ranks = None
     if rank is not None:
         hosts = folder / f"hosts-{rank}.json"

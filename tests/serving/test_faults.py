@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from benchmarks.faulty_server import FAULTS, Canned, FaultyServer
-from mlx_ssd import models
+from mlx_ssd import heartbeat, models
 from mlx_ssd.decoding.policy import DecodingPolicy, StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.sampling.loops import LoopStop
@@ -276,3 +277,15 @@ def test_ids_that_were_given_say_so_too(undisturbed, tmp_path):
 def test_two_stage_decoding_cannot_be_asked_of_a_server(tmp_path):
     with FaultyServer(Canned(END)) as server, pytest.raises(BadInput, match="one temperature, top-k and top-p"):
         draw(unlooked(server.url), tmp_path / "samples.jsonl", StagedPolicy(PAPER, DecodingPolicy(0.9)))
+
+
+def test_while_a_server_is_silent_from_its_first_question_on_there_are_signs_of_life(tmp_path, monkeypatch):
+    """Or the supervisor ends the wait, with its own time-out of as many seconds, and says that it hangs."""
+    signs = []
+    monkeypatch.setattr(asking, "LOOK_UP", 0.05)
+    monkeypatch.setattr(heartbeat, "beat", lambda *mark: signs.append(mark))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(WorkFailed, match="gave no whole answer in 1 seconds; 2 tries"):
+            draw(unlooked(url, timeout_seconds=1.0, retries=1), tmp_path / "samples.jsonl")
+    assert len(signs) > 20 and set(signs) == {("check the server", 0, 1)}

@@ -7,7 +7,7 @@ import mlx_lm
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ssd import assets
+from mlx_ssd import assets, pipeline
 from mlx_ssd.errors import BadInput
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.prompts import render
@@ -84,12 +84,18 @@ def test_patience_and_a_best_step_that_is_not_the_last_are_said(files, capsys):
     assert "the student is " in said
 
 
-def test_the_work_of_a_step_may_be_cut_otherwise_on_resuming_and_nothing_else(files):
+def test_the_work_of_a_step_may_be_cut_and_saved_otherwise_on_resuming_and_nothing_else(files):
     whole = trained(files)
-    again = trained(files, row_tokens=20, gradient_checkpointing=True, memory_gb=1.0)
+    again = trained(files, row_tokens=20, gradient_checkpointing=True, memory_gb=1.0, checkpoint_every_steps=1)
     assert (again["resumed_from"], again["row_tokens"], again["gradient_checkpointing"]) == (whole["steps"], 20, True)
     with pytest.raises(BadInput, match=r"another training \(train\.rank is 2 there and 3 here\)"):
         trained(files, rank=3)
+
+
+def test_a_run_of_a_version_that_counted_how_often_it_is_saved_says_so():
+    now = {"version": train.VERSION, "settings": train.settings(Recipe.parse("", "r", {})), "inputs": {}}
+    then = now | {"settings": now["settings"] | {"train": now["settings"]["train"] | {"checkpoint_every_steps": 25}}}
+    assert pipeline._difference(train, then, now) == "another version of mlx-ssd"
 
 
 def test_memory_that_is_too_little_is_refused(files):

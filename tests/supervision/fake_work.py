@@ -72,6 +72,14 @@ def wait_and_die(_):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def breathe_and_die(_):
+    """As of a step on a GPU that never ends well: the processor does nothing, and nothing gets done."""
+    for _ in range(40):
+        heartbeat.alive()
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGILL)
+
+
 def fill(allowed):
     held = bytearray(allowed)
     held[::4096] = b"x" * len(held[::4096])
@@ -89,7 +97,8 @@ def refuse(_):
     raise BadInput("it does not fit")
 
 
-ENDS = {function.__name__: function for function in (wait, wait_and_die, fill, memory, memory_in_words, refuse)}
+FUNCTIONS = (wait, wait_and_die, breathe_and_die, fill, memory, memory_in_words, refuse)
+ENDS = {function.__name__: function for function in FUNCTIONS}
 
 
 if __name__ == "__main__":

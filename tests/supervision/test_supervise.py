@@ -149,6 +149,13 @@ def test_what_hangs_is_killed_with_what_it_started_and_goes_on(tmp_path, kernel,
     assert not runs(done.seen[0]["helper"])
 
 
+def test_signs_of_life_within_a_step_are_no_hang_and_no_progress(tmp_path, kernel):
+    patient = Bounds(tries=2, idle_seconds=2.0, check_seconds=0.1, disk_reserve=0)
+    done = Supervised(tmp_path, [{"end": "breathe_and_die"}], patient)
+    assert [failure.facts["ended"] for failure in done.failures] == 2 * ["was ended by SIGILL"]
+    assert "2 tries in a row came no further" in str(done.error)
+
+
 @pytest.mark.parametrize("a_look, looks", [(0.001, 10), (0.5, 60)])  # processor seconds in one; until it is killed
 def test_silence_is_a_hang_sooner_where_nothing_is_computed(monkeypatch, a_look, looks):
     worked = [0.0]

@@ -2,7 +2,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_ssd.errors import BadInput
-from mlx_ssd.training.checkpoint import Checkpoint, load_latest, save
+from mlx_ssd.training import checkpoint as checkpoints
+from mlx_ssd.training.checkpoint import Checkpoint, Pace, load_latest, save
 from mlx_ssd.training.validation import Best
 
 A = {"train": {"rank": 8, "betas": (0.9, 0.95)}, "inputs": {"rows": "abc"}}
@@ -109,3 +110,22 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_old_ones(directory, monkeypatc
         save(directory, checkpoint(8), A)
     monkeypatch.undo()
     assert load_latest(directory, A)[0].step == 6
+
+
+def test_one_is_due_five_minutes_after_the_last_or_later_where_saving_takes_long(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    pace = Pace()
+
+    def due_after():
+        """Seconds."""
+        begun = clock[0]
+        while not pace.is_due:
+            clock[0] += 10
+        return clock[0] - begun
+
+    for taken, seconds in ((1, 300), (30, 300), (0, 600)):
+        assert due_after() == seconds
+        with pace.saving():
+            clock[0] += taken
+    assert due_after() == 300

@@ -10,6 +10,7 @@ from mlx_lm.tuner.utils import load_adapters
 import mlx_ssd.training.loop as loop
 from mlx_ssd.decoding.policy import DecodingPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
+from mlx_ssd.training import checkpoint
 from mlx_ssd.training.batches import pack_rows
 from mlx_ssd.training.forward import output_head
 from mlx_ssd.training.loop import train
@@ -118,6 +119,27 @@ def test_resumed_equals_uninterrupted(tmp_path, stopped, uninterrupted):
     parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path / "parts", F, None, POLICY)
     assert parts.resumed_from == 2 * (stopped // 2)
     assert snapshot(tmp_path / "parts") == files
+    assert (parts.loss, parts.completion_tokens) == (whole.loss, whole.completion_tokens)
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """As where every step takes longer than may be lost."""
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_SHARE", 0)
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 5])
+def test_a_slow_step_is_not_lost_and_what_comes_of_it_is_the_same(tmp_path, stopped, uninterrupted, slow_steps):
+    """`uninterrupted` has saved every second step alone."""
+    settings, whole, files = uninterrupted
+    with pytest.raises(Interrupt):
+        train(tiny_model(), ROWS, settings, tmp_path, F, stop_after(stopped), POLICY)
+    parts = train(tiny_model(seed=0), ROWS[::-1], settings, tmp_path, F, None, POLICY)
+    assert parts.resumed_from == stopped
+    found, earlier = snapshot(tmp_path), "step-00000004"  # in whose place there is the fifth, which was saved too
+    assert any(earlier in path.parts for path in files)
+    assert {path: data for path, data in files.items() if earlier not in path.parts}.items() <= found.items()
     assert (parts.loss, parts.completion_tokens) == (whole.loss, whole.completion_tokens)
 
 

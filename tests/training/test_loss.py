@@ -238,3 +238,21 @@ def test_logits_of_all_positions_never_exist():
     found = peak(ours)
     assert found < 3.5 * loss.CHUNK_BYTES
     assert peak(full_logits) > 2 * positions * vocabulary * 4
+
+
+@pytest.mark.parametrize("policy", [None, DecodingPolicy(1.6, 20, 0.8)], ids=["tokens", "distribution"])
+def test_there_is_a_sign_of_life_at_every_forward_and_backward_pass_and_chunk(policy, few_positions, monkeypatch):
+    """On a GPU the processor does next to nothing meanwhile, and a step may take longer than a hang."""
+    model, rows = student(), make_rows(6)
+    head, batches = output_head(model), [pack_rows(rows[i : i + 2]) for i in (0, 2, 4)]
+    soft = Soft(lora.base_of(model, head), policy) if policy else None
+    events = []
+    monkeypatch.setattr(loss.heartbeat, "alive", lambda: events.append("alive"))
+    for name in ("forward_pass", "completion_states", "cross_entropy"):
+        real = getattr(loss, name)
+        monkeypatch.setattr(loss, name, lambda *given, n=name, real=real: (events.append(n), real(*given))[1])
+    for measure in (step_gradient, mean_loss):
+        events.clear()
+        measure(model, head, batches, soft)
+        work = [i for i, event in enumerate(events) if event != "alive"]
+        assert len(work) > 2 * len(batches) and all(events[i + 1] == "alive" for i in work), measure

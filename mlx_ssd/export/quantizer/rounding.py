@@ -14,6 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
+from mlx_ssd import heartbeat
 from mlx_ssd.export.quantizer.grid import Grid
 from mlx_ssd.training.batches import Batch
 from mlx_ssd.training.forward import Head, completion_states
@@ -48,6 +49,7 @@ def second_moments(
             for batch in batches:
                 states = completion_states(model, head, batch)
                 mx.eval(states, [recorder._sum for recorder in recorders.values()])
+                heartbeat.alive()
         finally:
             model.update_modules(tree_unflatten([(path, modules[path]) for path in paths]))
         for path in paths:

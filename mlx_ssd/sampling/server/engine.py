@@ -74,7 +74,7 @@ class Decoding:
         self._asking = Asking(self._client, settings.concurrency, settings.retries)
         self._told: str | None = None  # what the server calls its model
         try:
-            self._peer = kinds.detect(self._client, settings, self._asking.until_answered)
+            self._peer = kinds.detect(self._client, settings, self._answered)
             order = kinds.order_of(self._peer, settings)
             self._policy = _policy_of(requests)
             kinds.check_order(self._policy, self._peer.name, order)
@@ -237,8 +237,14 @@ class Decoding:
         return found
 
     def _ask(self, questions: Sequence[Question]) -> list[Answer]:
-        calls = [(number, lambda asked=question: self._answer(asked)) for number, question in enumerate(questions)]
-        answers = self._asking.each(calls, lambda: heartbeat.beat("check the server", 0, 1))
+        return self._all_answered([lambda asked=question: self._answer(asked) for question in questions])
+
+    def _answered(self, call: Callable[[], Any]) -> Any:
+        return self._all_answered([call])[0]
+
+    def _all_answered(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The answers in order. While a server is silent there are signs of life: its time-out alone ends the wait."""
+        answers = self._asking.each(list(enumerate(calls)), lambda: heartbeat.beat("check the server", 0, 1))
         return [answer for _, answer in sorted(answers, key=lambda pair: pair[0])]
 
 
