@@ -120,11 +120,11 @@ def plan_unit(unit: Unit, manifest: dict) -> Plan:
     outputs = {str(path.relative_to(directory)): path for path in stage.outputs(unit.recipe, unit.files)}
     if not entry["complete"] and not any(path.exists() for path in outputs.values()):
         return Plan(unit.name, "start")  # it was begun, but there is nothing that could be lost
-    made_of = _made_of(unit)
-    if entry["fingerprint"] != hash_json(made_of):
+    made_of, before = _made_of(unit), _counted(stage, entry["made_of"])
+    if before != made_of:
         # What others are made of costs seconds and nothing is lost with it.
         action = "again" if unit.stage in stages.DERIVED else "changed"
-        return Plan(unit.name, action, _difference(stage, entry["made_of"], made_of))
+        return Plan(unit.name, action, _difference(before, made_of))
     if entry["complete"] and all(
         path.exists() and hash_path(path) == entry["outputs"].get(relative) for relative, path in outputs.items()
     ):
@@ -146,10 +146,18 @@ def _made_of(unit: Unit) -> dict[str, Any]:
     }
 
 
-def _difference(stage: Stage, before: dict[str, Any], now: dict[str, Any]) -> str:
+def _counted(stage: Stage, made_of: dict[str, Any]) -> dict[str, Any]:
+    """Without the settings that an earlier version counted and this one does not."""
+    uncounted, settings = getattr(stage, "UNCOUNTED", frozenset()), made_of["settings"]
+    if not uncounted:
+        return made_of
+    train = {key: value for key, value in settings["train"].items() if key not in uncounted}
+    return made_of | {"settings": settings | {"train": train}}
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first difference between what a stage was made of and what it would be made of, in words."""
-    once_counted = getattr(stage, "UNCOUNTED", frozenset()) & before["settings"].get("train", {}).keys()
-    if before["version"] != now["version"] or once_counted:
+    if before["version"] != now["version"]:
         return "another version of mlx-ssd"
     if before["settings"] != now["settings"]:
         return changed_setting(before["settings"], now["settings"])

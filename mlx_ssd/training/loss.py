@@ -84,8 +84,11 @@ def cross_entropy(logits: mx.array, targets: Targets) -> tuple[mx.array, mx.arra
     return sums(logits)[:2]
 
 
-def chunk_positions(vocabulary: int) -> int:
-    return max(CHUNK_BYTES // (4 * vocabulary), 1)
+def chunk_positions(vocabulary: int, soft: Soft | None = None) -> int:
+    """How many positions' logits exist at a time. Targets over the whole vocabulary, of sampling without top-k, take
+    64 more bytes a logit while they are computed; with seven times fewer positions that is what others take."""
+    whole = soft is not None and not soft.policy.top_k
+    return max(CHUNK_BYTES // (4 * vocabulary * (7 if whole else 1)), 1)
 
 
 def step_gradient(
@@ -103,7 +106,7 @@ def step_gradient(
         forward = forward_pass(model, head, batch)
         heartbeat.alive()
         # Divided inside, not after: sums over thousands of tokens could overflow a float16 backward pass.
-        found = head_gradient(model, head, forward.states, targets, tokens)
+        found = head_gradient(model, head, forward.states, targets, tokens, soft)
         part = forward.gradient(found.of_states)
         del forward
         for name, more in found.of_head.items():
@@ -126,7 +129,7 @@ def mean_loss(model: nn.Module, head: Head | None, batches: Sequence[Batch], sof
         mx.eval(states)
         heartbeat.alive()
         logits_of = head.of(model) if head else _identity
-        for start, stop in _chunks(states.shape[0], logits_of(states[:1]).shape[-1]):
+        for start, stop in _chunks(states.shape[0], logits_of(states[:1]).shape[-1], soft):
             chunk = targets(start, stop)
             sums = cross_entropy(logits_of(states[start:stop]).astype(mx.float32), chunk)
             mx.eval(*sums, chunk.broken)
@@ -145,9 +148,9 @@ class HeadGradient:
 
 
 def head_gradient(
-    model: nn.Module, head: Head | None, states: mx.array, targets: TargetsOf, divisor: int
+    model: nn.Module, head: Head | None, states: mx.array, targets: TargetsOf, divisor: int, soft: Soft | None = None
 ) -> HeadGradient:
-    """The loss from evaluated states [N, H], divided by `divisor`, and its gradients."""
+    """The loss from evaluated states [N, H], divided by `divisor`, and its gradients. soft: what `targets` are of."""
     module = head.module(model) if head else nn.Module()
     logits_of = head.of(model) if head else _identity
     names = [name for name, _ in tree_flatten(module.trainable_parameters())]
@@ -161,7 +164,7 @@ def head_gradient(
     parameters = [array for _, array in tree_flatten(module.trainable_parameters())]
     total, kept, of_states, of_head = 0.0, 0.0, [], None
     try:
-        for start, stop in _chunks(states.shape[0], logits_of(states[:1]).shape[-1]):
+        for start, stop in _chunks(states.shape[0], logits_of(states[:1]).shape[-1], soft):
             chunk = targets(start, stop)
             (chunk_loss, chunk_kept), part = differentiated(states[start:stop], parameters, chunk)
             of_chunk, of_parameters = part if names else (part, [])
@@ -178,8 +181,8 @@ def head_gradient(
     return HeadGradient(total, kept, mx.concatenate(of_states), dict(zip(paths, of_head, strict=True)))
 
 
-def _chunks(positions: int, vocabulary: int) -> list[tuple[int, int]]:
-    size = chunk_positions(vocabulary)
+def _chunks(positions: int, vocabulary: int, soft: Soft | None) -> list[tuple[int, int]]:
+    size = chunk_positions(vocabulary, soft)
     return [(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 

@@ -14,7 +14,7 @@ from mlx_ssd.prompts import render
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import TrainingRow
 from mlx_ssd.sections import Prompt
-from mlx_ssd.stages import train
+from mlx_ssd.stages import score, train
 from mlx_ssd.storage import write_records
 from tests import faults
 from tests.conftest import SMALL
@@ -92,10 +92,14 @@ def test_the_work_of_a_step_may_be_cut_and_saved_otherwise_on_resuming_and_nothi
         trained(files, rank=3)
 
 
-def test_a_run_of_a_version_that_counted_how_often_it_is_saved_says_so():
+def test_what_an_earlier_version_counted_and_this_one_does_not_tells_no_trainings_apart():
     now = {"version": train.VERSION, "settings": train.settings(Recipe.parse("", "r", {})), "inputs": {}}
-    then = now | {"settings": now["settings"] | {"train": now["settings"]["train"] | {"checkpoint_every_steps": 25}}}
-    assert pipeline._difference(train, then, now) == "another version of mlx-ssd"
+    settings = now["settings"]
+    then = now | {"settings": settings | {"train": settings["train"] | {"checkpoint_every_steps": 25}}}
+    assert then != now and pipeline._counted(train, then) == now
+    other = now | {"settings": settings | {"train": settings["train"] | {"rank": 3}}}
+    assert pipeline._counted(train, other) == other
+    assert pipeline._counted(score, {"settings": {}}) == {"settings": {}}
 
 
 def test_memory_that_is_too_little_is_refused(files):

@@ -11,7 +11,7 @@ from mlx_ssd.training import full, lora, loss
 from mlx_ssd.training.batches import pack_rows, pad_rows
 from mlx_ssd.training.forward import output_head
 from mlx_ssd.training.loss import Soft, cross_entropy, mean_loss, step_gradient
-from mlx_ssd.training.targets import Targets, token_targets
+from mlx_ssd.training.targets import Targets, soft_targets, token_targets
 
 from .tiny import CONFIG, Settings, make_rows, randomize_adapter, tiny_model
 
@@ -238,6 +238,24 @@ def test_logits_of_all_positions_never_exist():
     found = peak(ours)
     assert found < 3.5 * loss.CHUNK_BYTES
     assert peak(full_logits) > 2 * positions * vocabulary * 4
+
+
+@pytest.mark.parametrize("top_k, top_p", [(20, 0.8), (0, 1.0), (0, 0.95)])
+def test_soft_targets_take_no_more_where_they_are_over_the_whole_vocabulary(top_k, top_p):
+    """What a plan reckons with, whatever the sampling policy is: 14 bytes a logit of a chunk."""
+    positions, vocabulary, hidden = 1024, 32_768, 64
+    model = nn.Module()
+    model.lm_head = nn.Linear(hidden, vocabulary, bias=False)
+    model.freeze()
+    states = mx.random.normal((positions, hidden))
+    soft = Soft(lambda batch: (states, model.lm_head), DecodingPolicy(1.2, top_k, top_p))
+    mx.eval(model.parameters(), states)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    targets = soft_targets(soft.base, None, soft.policy)
+    mx.eval(loss.head_gradient(model, loss.Head("lm_head", False), states, targets, positions, soft).of_states)
+    assert mx.get_peak_memory() - before < 1.25 * 14 * loss.CHUNK_BYTES / 4
 
 
 @pytest.mark.parametrize("policy", [None, DecodingPolicy(1.6, 20, 0.8)], ids=["tokens", "distribution"])
