@@ -9,6 +9,10 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it can be caught; the parent sends it again
 
+from mlx_ssd.machine.float32 import keep_float32_whole
+
+keep_float32_whole()  # before MLX is imported
+
 import argparse
 import contextlib
 import sys
