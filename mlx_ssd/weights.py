@@ -24,12 +24,15 @@ class WeightFiles:
     def __init__(self, folder: Path):
         self.folder = folder
         self.config: dict[str, Any] = read_json(folder / "config.json")
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, mx.array] = {}  # for shape and type; none is ever evaluated, since it would be kept
+        self._files: dict[str, Path] = {}
         for file in sorted(folder.glob("model*.safetensors")):
             try:
-                self._arrays |= mx.load(str(file))  # lazy: a tensor is read when it is evaluated
+                found = mx.load(str(file))  # lazy: a tensor is read when it is evaluated
             except (RuntimeError, ValueError) as error:
                 raise BadInput(f"{file} cannot be read ({error}); restore it, or fetch the model again") from None
+            self._arrays |= found
+            self._files |= dict.fromkeys(found, file)
         if not self._arrays:
             raise BadInput(f"{folder} has no model*.safetensors; it must be a folder in Hugging Face layout")
         self.names = [name for name in self._arrays if not self._belongs_to_another(name)]
@@ -72,15 +75,20 @@ class WeightFiles:
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in float32."""
-        array = self._arrays[name]
+        array = self._stored(name)
         if how := self.quantization(name):
             module = name.removesuffix(".weight")
-            scales, biases = self._arrays[f"{module}.scales"], self._arrays.get(f"{module}.biases")
+            scales = self._stored(f"{module}.scales")
+            biases = self._stored(f"{module}.biases") if f"{module}.biases" in self else None
             if how["mode"] == "affine":  # in 16 bits the products would be rounded, which the kernels do not do
                 scales = scales.astype(mx.float32)
                 biases = biases.astype(mx.float32)
             array = mx.dequantize(array, scales, biases, **how)
         return np.array(array.astype(mx.float32))
+
+    def _stored(self, name: str) -> mx.array:
+        """An array of its own, lazy, which goes when its reader lets it go."""
+        return mx.load(str(self._files[name]))[name]
 
 
 class AdaptedWeights(WeightFiles):
