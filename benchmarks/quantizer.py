@@ -43,6 +43,7 @@ from mlx_ssd.export.reference import MlxReader
 from mlx_ssd.export.source import Source, source_of
 from mlx_ssd.export.survival import survival
 from mlx_ssd.export.texts import drawn
+from mlx_ssd.machine.float32 import keep_float32_whole
 from mlx_ssd.models import ModelSource
 from mlx_ssd.storage import read_json, write_json
 from mlx_ssd.weights import AdaptedWeights
@@ -157,6 +158,7 @@ def logits(model: nn.Module, texts: list[Any]) -> list[np.ndarray]:
 
 
 def run(options: argparse.Namespace) -> None:
+    keep_float32_whole()  # MLX is imported, but has multiplied nothing yet
     options.work.mkdir(parents=True, exist_ok=True)
     source = source_of(options.run)
     name, source = source.base_name, quantized(source, options.work)

@@ -30,19 +30,27 @@ def render(tokenizer: Any, text: str, prompt: Prompt) -> list[int]:
     control = next((t for t in _control_tokens(tokenizer) if t in text), None)
     if control:
         raise BadInput(f"a problem's text holds the model's control token {control!r} ({text[:40]!r}…); take it out")
-    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    messages.append({"role": "user", "content": text})
-    options: dict[str, Any] = {"enable_thinking": prompt.enable_thinking}
+    options = template_options(prompt)
     template = tokenizer.chat_template
     if isinstance(template, str) and _NOW.search(template):
         options["chat_template"] = _NOW.sub(lambda asked: repr(TODAY.strftime(asked[2])), template)
-    if prompt.reasoning_effort:
-        options["reasoning_effort"] = prompt.reasoning_effort
     try:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
+        ids = tokenizer.apply_chat_template(messages(text, prompt), add_generation_prompt=True, **options)
     except Exception as error:  # a template is the model's own program and may raise anything
         raise BadInput(f"the model's chat template refuses the prompt ({error}); try prompt.system ''") from error
     return list(ids)
+
+
+def messages(text: str, prompt: Prompt) -> list[dict[str, str]]:
+    """What a chat template is given of a single-turn prompt."""
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    return [*system, {"role": "user", "content": text}]
+
+
+def template_options(prompt: Prompt) -> dict[str, Any]:
+    """What it is given besides. An export says the same to the programs that load it."""
+    effort = {"reasoning_effort": prompt.reasoning_effort} if prompt.reasoning_effort else {}
+    return {"enable_thinking": prompt.enable_thinking} | effort
 
 
 def template_hash(tokenizer: Any, prompt: Prompt) -> str:

@@ -1,11 +1,13 @@
 """The tensors of a model folder one at a time, in float32: of quantized ones what their integers stand for, exactly.
 
 No model is built, so a folder of any size is read within the memory of its largest tensor. Names are those in the
-files, which are mlx-lm's and Transformers' alike for dense models.
+files, which are mlx-lm's and Transformers' alike for dense models. Of experts, which mlx-lm stacks, an adapter has
+mlx-lm's names; where the files hold them otherwise, `AdaptedWeights` reads them as mlx-lm's model puts them together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,15 @@ class WeightFiles:
     def __init__(self, folder: Path):
         self.folder = folder
         self.config: dict[str, Any] = read_json(folder / "config.json")
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, mx.array] = {}  # for shape and type; none is ever evaluated, since it would be kept
+        self._files: dict[str, Path] = {}
         for file in sorted(folder.glob("model*.safetensors")):
             try:
-                self._arrays |= mx.load(str(file))  # lazy: a tensor is read when it is evaluated
+                found = mx.load(str(file))  # lazy: a tensor is read when it is evaluated
             except (RuntimeError, ValueError) as error:
                 raise BadInput(f"{file} cannot be read ({error}); restore it, or fetch the model again") from None
+            self._arrays |= found
+            self._files |= dict.fromkeys(found, file)
         if not self._arrays:
             raise BadInput(f"{folder} has no model*.safetensors; it must be a folder in Hugging Face layout")
         self.names = [name for name in self._arrays if not self._belongs_to_another(name)]
@@ -56,7 +61,7 @@ class WeightFiles:
         if not name.endswith(".weight") or f"{module}.scales" not in self._arrays:
             return None
         usual = self.config.get("quantization") or self.config.get("quantization_config")
-        if not usual:
+        if not usual or "bits" not in usual:
             raise BadInput(f"{self.folder}/config.json says nothing of quantization, but {name} is quantized")
         own = usual.get(module)
         # What is said of one module is all of it, as mlx-lm takes it: it has nothing from the rest, the mode neither.
@@ -72,42 +77,87 @@ class WeightFiles:
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in float32."""
-        array = self._arrays[name]
+        array = self._stored(name)
         if how := self.quantization(name):
             module = name.removesuffix(".weight")
-            scales, biases = self._arrays[f"{module}.scales"], self._arrays.get(f"{module}.biases")
+            scales = self._stored(f"{module}.scales")
+            biases = self._stored(f"{module}.biases") if f"{module}.biases" in self else None
             if how["mode"] == "affine":  # in 16 bits the products would be rounded, which the kernels do not do
                 scales = scales.astype(mx.float32)
                 biases = biases.astype(mx.float32)
             array = mx.dequantize(array, scales, biases, **how)
         return np.array(array.astype(mx.float32))
 
+    def _stored(self, name: str) -> mx.array:
+        """An array of its own, lazy, which goes when its reader lets it go."""
+        return mx.load(str(self._files[name]))[name]
+
 
 class AdaptedWeights(WeightFiles):
-    """The same of a base with its adapter's update added; of full fine-tuning, with what was trained in its place."""
+    """The same of a base with its adapter's update added; of full fine-tuning, with what was trained in its place.
+
+    Raises BadInput where the adapter changes what the base does not have.
+    """
 
     def __init__(self, folder: Path, adapter: Path):
         super().__init__(folder)
+        self._sanitize: Callable[[dict[str, mx.array]], dict[str, mx.array]] | None = None
         self.adapter_config: dict[str, Any] = read_json(adapter / "adapter_config.json")
         self.method: str = self.adapter_config["fine_tune_type"]
-        file = adapter / "adapters.safetensors"
+        self._adapter_file = adapter / "adapters.safetensors"
         try:
-            self._adapter: dict[str, Any] = mx.load(str(file))
+            trained = set(mx.load(str(self._adapter_file)))
         except (RuntimeError, ValueError) as error:
-            raise BadInput(f"{file} cannot be read ({error}); train again") from None
+            raise BadInput(f"{self._adapter_file} cannot be read ({error}); train again") from None
         if self.method not in ("lora", "full"):
             raise BadInput(f"{adapter} holds a {self.method} adapter; lora and full can be exported")
-        self.adapted = sorted({name.rpartition(".")[0] for name in self._adapter}) if self.method == "lora" else []
+        self.adapted = sorted({name.rpartition(".")[0] for name in trained}) if self.method == "lora" else []
         # Tensors that training changed.
-        self.changed = [f"{module}.weight" for module in self.adapted] or sorted(self._adapter)
+        self.changed = [f"{module}.weight" for module in self.adapted] or sorted(trained)
+        if lacking := [name for name in self.changed if name not in self]:
+            self._put_together(lacking)
         if strange := [name for name in self.changed if name not in self]:
             raise BadInput(f"{adapter} changes {strange[0]}, which {folder} does not have; is it of another base?")
+
+    def _put_together(self, names: list[str]) -> None:
+        """Take in stacks of experts that mlx-lm's model makes of other tensors. Raises BadInput for what else it makes:
+        a tensor that is stored under another name cannot be told from one that is stored with other numbers."""
+        from mlx_lm.utils import load_model
+
+        try:
+            model, config = load_model(self.folder, lazy=True)
+            made = model.sanitize(dict(self._arrays))
+        except Exception:  # whatever the loader meets: then the base does not have them
+            return
+        for name in names:
+            if name in made and made[name].ndim != 3:
+                raise BadInput(
+                    f"training changed {name}, which mlx-lm makes of other tensors of {self.folder}: no whole model "
+                    "can be written of it; take --target adapter, or train on the base as `mlx_lm.convert` writes it"
+                )
+            module = name.removesuffix(".weight")
+            parts = (f"{module}.{part}" for part in ("weight", *INTEGERS))
+            self._arrays |= {part: made[part] for part in parts if part in made}
+        self._sanitize = model.sanitize
+        if "quantization" in config:  # mlx-lm knows the bits of formats that the hub names in words
+            self.config = self.config | {"quantization": config["quantization"]}
+
+    def _stored(self, name: str) -> mx.array:
+        if name in self._files:
+            return super()._stored(name)
+        fresh: dict[str, mx.array] = {}
+        for file in sorted(set(self._files.values())):
+            fresh |= mx.load(str(file))
+        return self._sanitize(fresh)[name]
 
     def factors(self, module: str) -> tuple[np.ndarray, np.ndarray, float]:
         """(A [in, rank], B [rank, out], scale) of an adapted linear module: y += scale * x A B. Of an embedding
         A is [vocabulary, rank] and B [rank, hidden]; of experts A [experts * rank, in] and B [experts, out, rank]."""
-        a, b = (np.array(self._adapter[f"{module}.lora_{letter}"].astype(mx.float32)) for letter in "ab")
+        a, b = (self._trained(f"{module}.lora_{letter}") for letter in "ab")
         return a, b, float(self.adapter_config["lora_parameters"]["scale"])
+
+    def _trained(self, name: str) -> np.ndarray:
+        return np.array(mx.load(str(self._adapter_file))[name].astype(mx.float32))
 
     def delta(self, module: str) -> np.ndarray:
         """The update of a module's weight, in its shape, in float32. Raises BadInput where it does not fit."""
@@ -133,6 +183,6 @@ class AdaptedWeights(WeightFiles):
 
     def read(self, name: str) -> np.ndarray:
         if self.method == "full":
-            return np.array(self._adapter[name].astype(mx.float32)) if name in self._adapter else super().read(name)
+            return self._trained(name) if name in self.changed else super().read(name)
         module = name.removesuffix(".weight")
         return super().read(name) + self.delta(module) if module in self.adapted else super().read(name)

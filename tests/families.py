@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_map
-from mlx_lm.utils import quantize_model, save_config, save_model
+from mlx.nn import Sequential
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
 from mlx_ssd import assets
 from mlx_ssd.budget.tensors import MXFP4
@@ -58,6 +59,45 @@ def family_folder(folder: Path, name: str) -> Path:
     save_model(folder, model)
     save_config(config, folder / "config.json")
     return folder
+
+
+def hub_layout(folder: Path, name: str) -> Path:
+    """The folder of `family_folder` as its makers published it: qwen3-moe in bfloat16, each expert by itself; gpt-oss's
+    experts in MXFP4 blocks, gate and up in turns, and all else in bfloat16."""
+    model, config = load_model(family_folder(folder, name))
+    kept = {"gpt-oss": lambda path, module: ".experts." not in path, "qwen3-moe": lambda path, module: True}[name]
+    for path, module in tree_flatten(model.leaf_modules(), is_leaf=lambda leaf: hasattr(leaf, "bits")):
+        if hasattr(module, "bits") and kept(path, module):
+            model.update_modules(tree_unflatten([(path, dequantize_model(Sequential(module)).layers[0])]))
+    arrays = {key: a.astype(mx.bfloat16) if a.dtype == mx.float32 else a for key, a in tree_flatten(model.parameters())}
+    published = {}
+    for key, array in arrays.items():
+        if name == "qwen3-moe" and ".switch_mlp." in key:
+            parts = {key.replace("switch_mlp", f"experts.{number}"): array[number] for number in range(len(array))}
+        elif name == "gpt-oss" and ".experts.up_proj." in key:
+            pair = mx.stack([arrays[key.replace("up_proj", "gate_proj")], array], axis=2)
+            parts = _published(key.replace("up_proj", "gate_up_proj"), pair.flatten(1, 2))
+        elif name == "gpt-oss" and ".experts." in key:
+            parts = {} if "gate_proj" in key else _published(key, array)
+        else:
+            parts = {key: array}
+        published |= {key: mx.contiguous(part) for key, part in parts.items()}
+    config = {key: value for key, value in config.items() if not key.startswith("quantization")}
+    if name == "gpt-oss":
+        config["quantization_config"] = {"quant_method": "mxfp4"}
+    for file in folder.glob("model*"):
+        file.unlink()
+    mx.save_safetensors(str(folder / "model.safetensors"), published, {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _published(key: str, array: mx.array) -> dict[str, mx.array]:
+    module, _, part = key.rpartition(".")
+    if part == "weight":  # 16 bytes, that is 32 numbers, a block
+        array = array.view(mx.uint8)
+        array = array.reshape(*array.shape[:-1], -1, 16)
+    return {f"{module}_{'blocks' if part == 'weight' else part}": array}
 
 
 def _add_control_tokens(folder: Path) -> dict[str, int]:

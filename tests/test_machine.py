@@ -34,6 +34,28 @@ def test_without_openblas_the_hint_says_what_to_install(monkeypatch):
     assert machine.slow_blas_hint() is None
 
 
+WATCHED = """
+import importlib, os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlx.core":
+            print("MLX_ENABLE_TF32 is", os.environ.get("MLX_ENABLE_TF32"))
+
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+import mlx.core
+"""
+
+
+@pytest.mark.parametrize("process", ["export", "parity"])
+def test_what_is_compared_in_float32_is_computed_in_float32(process):
+    command = [sys.executable, "-c", WATCHED, f"mlx_ssd.{process}.__main__"]
+    environment = machine.stage_environment({"PATH": "", "MLX_ENABLE_TF32": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.splitlines() == ["MLX_ENABLE_TF32 is 0"], done.stderr
+
+
 def test_description_and_versions():
     described = machine.describe()
     assert described["cores"] >= 1 and described["memory_bytes"] > 2**28 and described["chip"]

@@ -202,3 +202,12 @@ def test_a_module_of_its_own_precision_takes_no_mode_from_the_rest(tmp_path):
     model, _ = mlx_lm.load(str(tmp_path / "model"))
     held = dequantize_model(model).layers[0].mlp.router.weight.astype(mx.float32)
     assert np.abs(files.read(f"{router}.weight") - np.array(held)).max() < 0.01
+
+
+def test_what_was_read_is_not_kept(folders):
+    for kind in ("float", "4"):
+        files = WeightFiles(folders[kind])
+        before = mx.get_active_memory()
+        for name in files.names:
+            files.read(name)
+        assert mx.get_active_memory() - before < 1000

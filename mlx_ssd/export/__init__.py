@@ -16,6 +16,8 @@ A target is a module with these names; it imports nothing heavy at the top, sinc
                                     weights are not touched
     others(source, folder, precision)          only where there are some: (name, Reader, a Reader of what it should be)
                                     of each further model in the artefact, measured like the conversion
+    check_memory(source)            only where the whole model is built to verify it: raises BadInput where this machine
+                                    cannot hold it. Asked before anything is computed
     FILES                           names that the finished folder must hold
 
 Exports never import each other; what they share stands beside them.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mlx_ssd import models
-from mlx_ssd.export import devices, folder_name, swift
+from mlx_ssd.export import commands, devices, folder_name, swift
 from mlx_ssd.layout import BASE
 from mlx_ssd.report.markdown import decoding, percent, points
 from mlx_ssd.storage import read_json
@@ -30,23 +30,18 @@ PAPERS = (".json", ".txt", ".jinja", ".md")  # files that are read, not held in 
 
 # {folder} is the export's, {base} the base's name.
 LOADING = {
-    "adapter": ["mlx_lm.generate --model {base} --adapter-path {folder} --prompt '...'"],
     "peft": [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
         'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{folder}")',
     ],
-    "mlx": ["mlx_lm.generate --model {folder} --prompt '...'"],
     "hf": [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'model, tokenizer = (kind.from_pretrained("{folder}") for kind in (AutoModelForCausalLM, AutoTokenizer))',
     ],
-    "gguf": [
-        "llama-cli -m {folder}/model.gguf --jinja -p '...'",
-        "echo FROM ./{folder}/model.gguf > Modelfile && ollama create student -f Modelfile",
-    ],
+    "gguf": ["echo FROM ./{folder}/model.gguf > Modelfile && ollama create student -f Modelfile"],
 }
 
 
@@ -70,6 +65,7 @@ def render(source: Source, name: str, precision: str, facts: dict[str, Any]) -> 
         ["## Scores", "", *_scores(source)],
         ["## What the export kept", "", *_kept(facts)],
         ["## Size and memory", "", *_memory(source, name, facts)],
+        ["## Prompting", "", *_prompting(source)],
         ["## Loading", "", *_loading(source, name, folder)],
     ]
     return "\n\n".join("\n".join(part).strip("\n") for part in parts) + "\n"
@@ -205,11 +201,32 @@ def _longest(source: Source, name: str) -> tuple[int, bool]:
     return config.get("max_position_embeddings") or max(devices.CONTEXTS), False
 
 
+def _prompting(source: Source) -> list[str]:
+    evaluate = source.recipe.evaluate
+    through = "as it is" if source.recipe.prompt.format == "raw" else "through its chat template"
+    return [
+        f"It was trained and evaluated on this, {through}; asked in another way it may answer worse than its base:",
+        "",
+        f"    {commands.prompted(source.recipe)}",
+        "",
+        f"Evaluated at {decoding(evaluate.decoding.model_dump())}, at most {evaluate.max_tokens:,} tokens.",
+    ]
+
+
 def _loading(source: Source, name: str, folder: str) -> list[str]:
     lines: list[str] = []
-    if name in LOADING:
-        code = [line.format(folder=folder, base=source.base_name) for line in LOADING[name]]
+    recipe = source.recipe
+    asking = {
+        "adapter": commands.mlx_lm(recipe, source.base_name, folder),
+        "mlx": commands.mlx_lm(recipe, folder),
+        "gguf": commands.llama_cpp(recipe, f"{folder}/model.gguf"),
+    }
+    code = [asking[name]] if name in asking else []
+    code += [line.format(folder=folder, base=source.base_name) for line in LOADING.get(name, ())]
+    if code:
         lines += [*(f"    {line}".rstrip() for line in code), ""]
+    if name in ("adapter", "mlx") and recipe.evaluate.decoding.order != "mlx_lm":
+        lines += ["mlx_lm cuts by top-p and top-k before the temperature, which the evaluation did otherwise.", ""]
     if name == "peft" and source.config.get("quantization"):
         lines += [QUANTIZED_BASE, ""]
     if name in swift.TARGETS:

@@ -31,6 +31,12 @@ def refuse(config: dict[str, Any], adapter_config: dict[str, Any]) -> str | None
     return None
 
 
+def check_memory(source: Source) -> None:
+    from mlx_ssd.export.memory import refuse_whole
+
+    refuse_whole(source, "adapter or mlx")
+
+
 def write(source: Source, folder: Path, precision: str, report: Callable[[int, int], None]) -> None:
     import mlx.core as mx
 

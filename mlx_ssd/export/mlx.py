@@ -37,7 +37,9 @@ def write(source: Source, folder: Path, precision: str, report: Callable[[int, i
     from mlx_lm.utils import save_config
 
     from mlx_ssd.export import bits, fused
+    from mlx_ssd.weights import AdaptedWeights
 
+    AdaptedWeights(source.base.path, source.adapter)  # refuses now what could not be verified when it is written
     model = fused.lazily(source)
     chosen = bits.layout(model, precision)
     fit = _fitted(source, report) if precision == "fitted" else {}
@@ -55,7 +57,9 @@ def write(source: Source, folder: Path, precision: str, report: Callable[[int, i
     if precision not in ("base", "fitted"):
         config = of_dtype(config, "bfloat16") if precision == "bfloat16" else config
         config = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
-        config |= {"quantization": bits.config_of(chosen)} if any(chosen.values()) else {}
+    if any(chosen.values()) and "quantization" not in config:  # the hub's quantization_config is of other files
+        config = {key: value for key, value in config.items() if key != "quantization_config"}
+        config |= {"quantization": bits.config_of(chosen)}
     save_config(config, folder / "config.json")
     copy_companions(source.base.path, folder)
 

@@ -55,7 +55,8 @@ class Reference:
 def reference_of(source: Source) -> Reference:
     """Computed where the run does not hold it yet."""
     texts, origin = drawn(source)
-    key = hash_json([source.revision, source.recipe.model.dtype, [[t.prompt_ids, t.completion_ids] for t in texts]])
+    how = [source.recipe.model.dtype, "float32 whole"]  # what was once computed in TF32 is not taken for it
+    key = hash_json([source.revision, *how, [[t.prompt_ids, t.completion_ids] for t in texts]])
     folder = source.files.directory / "export" / ".reference" / key[:16]
     if not folder.exists():
         with atomic_directory(folder) as partial:

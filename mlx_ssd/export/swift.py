@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_ssd.prompts import template_options
 from mlx_ssd.storage import atomic_directory
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def values_of(source: Source, name: str, folder: str) -> dict[str, str]:
         "instructions": literal(system) if system else "nil",
         "instructions_argument": f", instructions: {literal(system)}" if system else "",
         "system": f'["role": "system", "content": {literal(system)}], ' if system else "",
-        "enable_thinking": json.dumps(recipe.prompt.enable_thinking),
+        "template_options": dictionary(template_options(recipe.prompt)),
         "max_tokens": recipe.evaluate.max_tokens,
         "temperature": f"{decoding.temperature:g}",
         "top_p": f"{decoding.top_p:g}",
@@ -71,6 +72,12 @@ def values_of(source: Source, name: str, folder: str) -> dict[str, str]:
 def literal(text: str) -> str:
     """A string of Swift: JSON's escapes are Swift's, but for numbered characters."""
     return re.sub(r"\\u([0-9a-f]{4})", r"\\u{\1}", json.dumps(text, ensure_ascii=False))
+
+
+def dictionary(values: dict[str, str | bool]) -> str:
+    """A dictionary of Swift."""
+    pairs = (f"{literal(key)}: {literal(v) if isinstance(v, str) else json.dumps(v)}" for key, v in values.items())
+    return f"[{', '.join(pairs)}]"
 
 
 def _contract(source: Source, name: str) -> dict[str, Any]:

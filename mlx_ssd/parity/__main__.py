@@ -9,10 +9,9 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it can be caught; the parent sends it again
 
-import os
+from mlx_ssd.machine.float32 import keep_float32_whole
 
-# Before MLX is imported: GPUs that can would multiply float32 matrices in 19 bits.
-os.environ["MLX_ENABLE_TF32"] = "0"
+keep_float32_whole()  # before MLX is imported
 
 import argparse
 import importlib.metadata

@@ -24,6 +24,7 @@ TYPED = {
     "mlx-ssd export RUN --target preset": "preset: pass",
     'python RUN/export/preset/ssd_sampler.py MODEL "Write a function that reverses a string."': "",
     'mlx_lm.generate --model MODEL --adapter-path runs/NAME/round-1/adapter --system-prompt "…" '
+    """--chat-template-config '{"enable_thinking": false}' --temp 0.9 --top-p 0.8 --top-k 20 --max-tokens 4096 """
     '--prompt "…"': "==========",
 }
 
@@ -132,7 +133,7 @@ MARKED = {
     " --include 'seed_sft/*' --local-dir rstar": "network",
     "hf download livecodebench/code_generation_lite test6.jsonl --repo-type dataset --local-dir lcb"
     " --revision 0fe84c3912ea0c4d4a78037083943e8f0c4dd505": "network",
-    "llama-cli -m RUN/export/gguf/model.gguf --jinja -p '...'": "needs llama.cpp",
+    "llama-cli -m RUN/export/gguf/model.gguf --jinja -sys \"…\" -p '...'": "needs llama.cpp",
     "echo FROM RUN/export/gguf/model.gguf > Modelfile": "needs Ollama",
     "ollama create student -f Modelfile": "needs Ollama",
     "ollama show --template student": "needs Ollama",

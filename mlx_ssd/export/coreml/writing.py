@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from mlx_ssd import arms, machine
+from mlx_ssd import arms
 from mlx_ssd.errors import BadInput
 from mlx_ssd.export.coreml import convert
 from mlx_ssd.export.coreml.contract import (
@@ -22,6 +21,7 @@ from mlx_ssd.export.coreml.contract import (
     context_of,
     function_of,
 )
+from mlx_ssd.export.memory import SPARE_BYTES, WHOLE, parameters, refuse_beyond
 from mlx_ssd.export.source import Source
 from mlx_ssd.layout import BASE
 from mlx_ssd.models import is_hub_name
@@ -33,7 +33,6 @@ from mlx_ssd.weights import AdaptedWeights
 
 Report = Callable[[int, int], None]
 TOKENIZER_FILES = ("*.json", "*.txt", "*.jinja", "tokenizer.model")  # config.json too: Swift's tokenizers read it
-SPARE_BYTES = 4_000_000_000  # Python, its libraries, and the largest tensor in float32 twice
 INDEX = "model.safetensors.index.json"
 
 
@@ -68,20 +67,10 @@ def write(source: Source, folder: Path, precision: str, report: Report) -> None:
     _write_tokenizer(source.base.path, folder / TOKENIZER)
 
 
-def parameters(weights: AdaptedWeights) -> int:
-    return sum(math.prod(weights.shape(name)) for name in weights.names)
-
-
 def check_memory(count: int, functions: int) -> None:
     """Raises BadInput where a conversion of so many parameters cannot fit into this machine's memory."""
     # To convert takes a float16 copy, to join functions one for each of them; to verify, a float32 model.
-    needed = count * max(2 * functions, 4) + SPARE_BYTES
-    there = machine.describe()["memory_bytes"]
-    if needed > there:
-        raise BadInput(
-            f"{count / 1e9:.1f} billion parameters take about {needed / 1e9:.0f} GB of memory to convert and verify; "
-            f"this machine has {there / 1e9:.0f} GB; do it on a larger one, or take --target mlx"
-        )
+    refuse_beyond(count, count * max(2 * functions, WHOLE) + SPARE_BYTES, "convert and verify", "mlx")
 
 
 class _Counted:

@@ -52,6 +52,12 @@ def tensor_type(name: str, shape: tuple[int, ...], precision: str) -> str:
     return "Q8_0" if "embed_tokens" in name or "lm_head" in name else precision
 
 
+def check_memory(source: Source) -> None:
+    from mlx_ssd.export.memory import refuse_whole
+
+    refuse_whole(source, "adapter or mlx")
+
+
 def write(source: Source, folder: Path, precision: str, report: Callable[[int, int], None]) -> None:
     """Raises BadInput for a tokenizer that no pre-tokenizer of llama.cpp is known to split like."""
     import gguf

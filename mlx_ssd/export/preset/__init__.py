@@ -23,6 +23,7 @@ from mlx_ssd.decoding.policy import StagedPolicy
 from mlx_ssd.errors import BadInput, WorkFailed
 from mlx_ssd.export.preset.llama_cpp import Chain, chain_of
 from mlx_ssd.layout import MAIN, RunFiles
+from mlx_ssd.prompts import template_options
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.rounds import validations
 from mlx_ssd.storage import atomic_directory, read_json
@@ -114,16 +115,13 @@ def check(directory: Path, arm: str = MAIN) -> dict[str, Any]:
 def sampler_text(rule: Rule) -> str:
     recipe = rule.recipe
     text = files("mlx_ssd.export.preset").joinpath(f"{SAMPLER}.txt").read_text(encoding="utf-8")
-    options: dict[str, Any] = {"enable_thinking": recipe.prompt.enable_thinking}
-    if recipe.prompt.reasoning_effort:
-        options["reasoning_effort"] = recipe.prompt.reasoning_effort
     values = {
         "@BASE@": base_name(recipe),
         "@LOAD@": load_name(recipe),
         "@KIND@": rule.policy.kind.capitalize(),
         "@STAGES@": "\n".join(f"    {stage!r}," for stage in rule.stages),
         "@SYSTEM@": repr(recipe.prompt.system),
-        "@TEMPLATE@": repr(options),
+        "@TEMPLATE@": repr(template_options(recipe.prompt)),
         "@MAX_TOKENS@": str(recipe.evaluate.max_tokens),
     }
     for key, value in values.items():

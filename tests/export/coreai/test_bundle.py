@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_ssd import export
+from mlx_ssd import export, machine
 from mlx_ssd.errors import BadInput
 from mlx_ssd.export import coreai
 from mlx_ssd.export.coreai import bundle
@@ -93,8 +93,8 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(source, tmp_path
     half = 2 * sum(weights.read(name).size for name in weights.names)
     needed = memory.needed(weights, "float16")
     assert needed - memory.BESIDE >= 2 * half
-    monkeypatch.setattr(memory.machine, "describe", lambda: {"memory_bytes": needed - 1})
-    with pytest.raises(BadInput, match=r"^--precision float16 of this model needs 1 GB of memory, and this"):
+    monkeypatch.setattr(machine.memory, "limit_bytes", lambda: needed - 1)
+    with pytest.raises(BadInput, match=r"about 1 GB of memory to convert in float16 and verify; .*take --target mlx"):
         coreai.write(source, tmp_path, "float16", lambda done, total: pytest.fail("it was read"))
 
 

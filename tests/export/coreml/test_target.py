@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("coremltools")
 
-from mlx_ssd import export  # noqa: E402
+from mlx_ssd import export, machine  # noqa: E402
 from mlx_ssd.errors import BadInput, WorkFailed  # noqa: E402
 from mlx_ssd.export import coreml, source  # noqa: E402
 from mlx_ssd.export.coreml import convert, reader, rounding, writing  # noqa: E402
@@ -187,7 +187,7 @@ def test_what_cannot_be_written_is_said_before_anything_is(made, tmp_path, monke
     monkeypatch.setattr(writing, "BLOCK", 100)
     with pytest.raises(BadInput, match="no multiples"):
         coreml.write(found, tmp_path, "int4", ignore)
-    monkeypatch.setattr(writing.machine, "describe", lambda: {"memory_bytes": 4_000_000_000})
+    monkeypatch.setattr(machine.memory, "limit_bytes", lambda: 4_000_000_000)
     with pytest.raises(BadInput, match="memory"):
         coreml.write(found, tmp_path, "float16", ignore)
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ public final class Student {
     public func answer(_ prompt: String, maxTokens: Int = {{max_tokens}}) async throws -> String {
         let messages: [Message] = [{{system}}["role": "user", "content": prompt]]
         var next = try tokenizer.applyChatTemplate(
-            messages: messages, tools: nil, additionalContext: ["enable_thinking": {{enable_thinking}}])
+            messages: messages, tools: nil, additionalContext: {{template_options}})
         var answer: [Int] = []
         var end = 0
         let state = model.makeState()  // holds {{states}}

@@ -21,7 +21,7 @@ public struct Student: Sendable {
             instructions: {{instructions}},
             generateParameters: GenerateParameters(
                 maxTokens: maxTokens, temperature: {{temperature}}, topP: {{top_p}}, topK: {{top_k}}),
-            additionalContext: ["enable_thinking": {{enable_thinking}}])
+            additionalContext: {{template_options}})
         return session.streamResponse(to: prompt)
     }
 }
