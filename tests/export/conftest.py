@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ from mlx_ssd.records import Generation, Problem
 from mlx_ssd.storage import hash_json, write_records
 from mlx_ssd.training import full, lora
 
+# Packages of extras that are not installed here; `make test` alone has none of them.
+LACKING = {package for name in export.TARGETS for package in export.find(name).PACKAGES if not find_spec(package)}
 TEXTS = 2
 POLICY = "t0.9-k20-p0.8"
 PROGRAMS = (
@@ -155,6 +158,20 @@ class Maker:
             return None
         folder = self.kept / f"base-{bits or dtype}"
         return folder if folder.exists() else make_base(folder, bits, dtype)
+
+
+@pytest.fixture(autouse=True)
+def extras(monkeypatch) -> None:
+    """A test that comes to a target whose extra is not installed is skipped."""
+    get = export.get
+
+    def there(name: str) -> Any:
+        if lacking := LACKING & set(export.find(name).PACKAGES):
+            extra = export.find(name).EXTRA
+            pytest.skip(f"--target {name} needs {', '.join(sorted(lacking))}: pip install -e '.[{extra}]'")
+        return get(name)
+
+    monkeypatch.setattr(export, "get", there)
 
 
 @pytest.fixture(scope="session")
