@@ -144,10 +144,11 @@ class Maker:
 
     def exported(self, target: str, precision: str | None = None, **choices: Any) -> Path:
         """A run with this export in it."""
+        usual = export.get(target).PRECISIONS[0]
         kept = self.kept / f"{target}-{_short(precision, choices)}"
         if not kept.exists():
             self(**choices).rename(kept)
-            process.make(source_of(kept), target, precision or export.get(target).PRECISIONS[0])
+            process.make(source_of(kept), target, precision or usual)
         return self._copy(kept)
 
     def _copy(self, run: Path) -> Path:

@@ -81,11 +81,13 @@ def test_a_long_context_is_cut():
 
 
 def test_other_architectures_are_refused(source):
+    pytest.importorskip("coreai")
     assert coreai.refuse(source.config, source.adapter_config) is None
     assert "only dense Qwen3" in coreai.refuse(source.config | {"model_type": "llama"}, source.adapter_config)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(source, tmp_path, monkeypatch):
+    pytest.importorskip("coreai_torch")
     from mlx_ssd.export.coreai import memory
     from mlx_ssd.weights import WeightFiles
 
