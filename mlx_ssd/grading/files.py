@@ -1,7 +1,11 @@
-"""Files of a sandbox: inputs that a program reads, directories that it may have made anything of."""
+"""Files of a sandbox: its compiled modules, inputs that a program reads, directories that it may have made anything
+of."""
 
 import contextlib
+import importlib.util
+import marshal
 import os
+import py_compile
 import secrets
 import sys
 import tempfile
@@ -23,6 +27,40 @@ def file_of(data: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def compile_whole(path: str) -> None:
+    """Leave a module's compiled form in its __pycache__, whole or not at all.
+
+    py_compile alone leaves the beginning of it where the disk is full, and the module can then no longer be imported.
+    """
+    compiled = importlib.util.cache_from_source(path)
+    with contextlib.suppress(OSError):  # an installation that cannot be written
+        if _is_compiled(path, compiled):
+            return
+        os.makedirs(os.path.dirname(compiled), exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(compiled)) as beside:
+            new = os.path.join(beside, os.path.basename(compiled))
+            py_compile.compile(path, cfile=new)
+            if _is_compiled(path, new):
+                os.replace(new, compiled)
+
+
+def _is_compiled(path: str, compiled: str) -> bool:
+    """Whether `compiled` is the source at `path` as it is, all of it."""
+    if not os.path.exists(compiled):
+        return False
+    with open(compiled, "rb") as file:
+        data = file.read()
+    source = os.stat(path)
+    of = (int(source.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (source.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    if data[:16] != importlib.util.MAGIC_NUMBER + bytes(4) + of:
+        return False
+    try:
+        marshal.loads(data[16:])
+    except (EOFError, ValueError, TypeError):
+        return False
+    return True
 
 
 def remove_tree(top: str) -> None:

@@ -9,7 +9,6 @@ does not permit is left out, and `level()` and `describe()` say so: see docs/san
 import contextlib
 import marshal
 import os
-import py_compile
 import secrets
 import sys
 import sysconfig
@@ -24,7 +23,7 @@ from functools import cached_property
 
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.grading import macos
-from mlx_ssd.grading.files import remove_tree
+from mlx_ssd.grading.files import compile_whole, remove_tree
 from mlx_ssd.grading.running import Running
 from mlx_ssd.grading.sandbox import Level, Limits, Outcome
 from mlx_ssd.grading.templates import Template, TemplateFailed
@@ -50,8 +49,7 @@ class ProcessSandbox:
         weakref.finalize(self, _close_all, self._idle)
         for name in os.listdir(INSIDE):
             if name.endswith(".py"):
-                with contextlib.suppress(OSError):  # an installation that cannot be written
-                    py_compile.compile(os.path.join(INSIDE, name))
+                compile_whole(os.path.join(INSIDE, name))
 
     @contextlib.contextmanager
     def load(self, code: str, entry_point: str, limits: Limits) -> Iterator["Session"]:

@@ -1,6 +1,7 @@
 """What a program gets, what comes back, and what `describe` says."""
 
 import ctypes
+import importlib.util
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -339,6 +341,26 @@ def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
     assert found["works"] is False and "time" not in found and "level" not in found
     with pytest.raises(WorkFailed, match="the sandbox does not start here .*no program can be graded"):
         sandbox.level()
+
+
+def test_a_module_is_compiled_whole_or_not_at_all(tmp_path):
+    """Under a limit on the size of files, which stands for a full disk."""
+    source = tmp_path / "module.py"
+    source.write_text("x = 1\n" + "\n".join(f"def f{i}(): return {i}" for i in range(200)))
+    compiled = Path(importlib.util.cache_from_source(str(source)))
+    command = [sys.executable, "-c", f"from mlx_ssd.grading.files import compile_whole; compile_whole({str(source)!r})"]
+    subprocess.run(["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *command], check=True)
+    assert not compiled.exists() and not list(compiled.parent.glob("*"))
+    subprocess.run(command, check=True)
+    before, whole = compiled.stat().st_mtime_ns, compiled.read_bytes()
+    subprocess.run(command, check=True)
+    assert compiled.stat().st_mtime_ns == before
+    compiled.write_bytes(whole[:4000])  # as another program may have left it
+    subprocess.run(command, check=True)
+    assert compiled.read_bytes() == whole
+    source.write_text("x = 2\n")
+    subprocess.run(command, check=True)
+    assert compiled.read_bytes() != whole and [path.name for path in compiled.parent.iterdir()] == [compiled.name]
 
 
 def test_remove_tree(tmp_path):
