@@ -17,7 +17,7 @@ from mlx_ssd import models, thinking
 from mlx_ssd.decoding.draw import Policy
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.grading import Limits, grade_given
-from mlx_ssd.grading.texts import asks_for_a_number, what_is_graded
+from mlx_ssd.grading.texts import Given, asks_for_a_number, what_is_graded
 from mlx_ssd.progress import progress
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Generation, Grade, Problem
@@ -119,19 +119,26 @@ def grade(
     if not waiting:
         return
     waiting.sort(key=lambda given: given[0])
-    evaluation, before = recipe.evaluate, total - len(waiting)
+    evaluation = recipe.evaluate
     limits = Limits(**evaluation.limits.model_dump())
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress(f"grade {label}", total, before, "programs"))
+        bar = stack.enter_context(progress(f"grade {label}", total, total - len(waiting), "programs"))
         out = [stack.enter_context(Journal(path, Grade).appending()) for _, path in pairs]
-        graded = grade_given(waiting, limits, evaluation.workers, reuse=evaluation.reuse_grades, before=before)
-        stack.callback(graded.close)
-        for (number, (problem_id, index)), verdict in graded:
-            now = Grade(problem_id=problem_id, sample_index=index, **asdict(verdict))
-            if now != known[number].get(now.key):
-                known[number][now.key] = now
-                out[number].add(now)
-            bar.update(bar.done + 1)
+
+        def record(given: Sequence[Given]) -> None:
+            before = total - len(given)
+            graded = grade_given(given, limits, evaluation.workers, reuse=evaluation.reuse_grades, before=before)
+            stack.callback(graded.close)
+            for (number, (problem_id, index)), verdict in graded:
+                now = Grade(problem_id=problem_id, sample_index=index, **asdict(verdict))
+                if now != known[number].get(now.key):
+                    known[number][now.key] = now
+                    out[number].add(now)
+                bar.update(min(bar.done + 1, total))
+
+        record(waiting)
+        # What could not be run may have been so of a moment.
+        record([one for one in waiting if known[one[0][0]][one[0][1]].verdict == "harness_error"])
     for grades in known:
         _refuse_lost([grade for grade in grades.values() if grade.problem_id in of], label)
 
@@ -152,5 +159,6 @@ def _refuse_lost(grades: Sequence[Grade], label: str) -> None:
     more = f", nor of {others} more problem{'s' if others > 1 else ''}" if others else ""
     raise WorkFailed(
         f"{label}: no sample of problem {first.problem_id!r} could be graded ({first.detail}){more}; run the same "
-        "command again, which grades them anew, and mend or remove the problem where it stays so"
+        "command again, which grades them anew; where it stays so, mend or remove the problem, and as the set is then "
+        "another, begin the evaluation anew"
     )

@@ -235,7 +235,7 @@ def _run_unit(unit: Unit, manifest: dict, lock: int) -> None:
     before = manifest["stages"].get(name, {})
     # What it has cost so far, for a process that goes on; at its end all that was measured.
     result = files.directory / f".{name}.result.json"
-    if before.get("fingerprint") != entry["fingerprint"]:
+    if not before or _counted(stages.get(unit.stage), before["made_of"]) != made_of:
         remove(result)
     else:
         entry |= {"failures": before["failures"]} if "failures" in before else {}

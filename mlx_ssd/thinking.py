@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_ssd import harmony
 
-BEGIN = "<think>"
+BEGIN, END = "<think>", "</think>"
 ENDING = 8  # tokens of a prompt that surely hold a BEGIN at its end
 
 
@@ -27,4 +27,19 @@ def decode(tokenizer: Any, prompts: Sequence[Sequence[int]], completions: Sequen
         return BEGIN if text.rstrip().endswith(BEGIN) else ""
 
     said = tokenizer.batch_decode(completions, skip_special_tokens=True)
-    return [opening(tuple(prompt[-ENDING:])) + text for prompt, text in zip(prompts, said, strict=True)]
+    opened = [opening(tuple(prompt[-ENDING:])) for prompt in prompts]
+    for number, ids in enumerate(completions):
+        if opened[number]:
+            said[number] = BEGIN + _with_end(tokenizer, ids, said[number])
+    return said
+
+
+def _with_end(tokenizer: Any, ids: Sequence[int], text: str) -> str:
+    """`text`, of these ids without special tokens, and with the end of its thinking if that is one of them."""
+    if END in text or END not in tokenizer.all_special_tokens:
+        return text
+    end = tokenizer.convert_tokens_to_ids(END)
+    if end not in ids:
+        return text
+    at = list(ids).index(end)
+    return END.join(tokenizer.batch_decode([ids[:at], ids[at + 1 :]], skip_special_tokens=True))

@@ -99,6 +99,24 @@ def test_a_problem_without_a_graded_sample_is_named_and_graded_again(tmp_path, r
     assert len(pair[1].read_text().splitlines()) == lines
 
 
+def test_a_program_that_could_not_be_run_is_tried_once_more_before_it_is_lost(tmp_path, recipe):
+    class Busy(Faulty):
+        """Can run it the second time."""
+
+        def call(self, *given):
+            outcomes = list(super().call(*given))
+            self.broken &= "return None" not in given[0]
+            yield from outcomes
+
+    problems = [problem(f"p{n}") for n in range(100)]
+    pair = tmp_path / "generations", tmp_path / "grades"
+    texts = {p.id: RIGHT for p in problems} | {"p7": RIGHT.replace("x * x", "None")}
+    write_records(pair[0], [generation(name, 0, text) for name, text in texts.items()])
+    with in_place(Busy(tmp_path / "ran")):
+        grade([pair], problems, recipe, Codes(), "test")
+    assert verdicts(pair[1])["p7", 0] == "wrong"
+
+
 def test_a_problem_of_which_one_sample_could_be_graded_is_not_lost(tmp_path, recipe):
     problems, pair = [problem("a")], (tmp_path / "generations", tmp_path / "grades")
     texts = [RIGHT] * 99 + [RIGHT.replace("x * x", "None")]

@@ -18,16 +18,20 @@ DRAFT = "Let me try\n```python\nno = 1\n```\nthat is wrong"
 ANSWER = "</think>\n```python\nyes = 1\n```"
 
 
-@pytest.fixture
-def said(tmp_path):
-    """As of Qwen3, the marks of thinking are no special tokens."""
+@pytest.fixture(params=[False, True], ids=["plain marks", "special marks"])
+def said(request, tmp_path):
+    """As of Qwen3, whose marks of thinking are no special tokens, and as of the embedded model, whose are."""
     described = json.loads((assets.model_path() / "tokenizer.json").read_text())
     for token in described["added_tokens"]:
-        token["special"] &= "think" not in token["content"]
+        token["special"] &= "think" not in token["content"] or request.param
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
 
     def decoded(template, text, prompt, problem="x"):
-        tokenizer = TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json")))
+        extra = ["<think>", "</think>"] if request.param else None
+        plain = PreTrainedTokenizerFast(
+            tokenizer_file=str(tmp_path / "tokenizer.json"), additional_special_tokens=extra
+        )
+        tokenizer = TokenizerWrapper(plain)
         tokenizer.chat_template = template
         ids = tokenizer.encode(text, add_special_tokens=False)
         (found,) = thinking.decode(tokenizer, [render(tokenizer, problem, prompt)], [ids])
@@ -50,4 +54,4 @@ def test_where_the_prompt_leaves_it_to_the_model_nothing_is_put_before(said, ena
 
 
 def test_a_raw_prompt_opens_nothing(said):
-    assert said(ALWAYS, DRAFT, Prompt(format="raw"), "What does <think> mean?") == DRAFT
+    assert said(ALWAYS, DRAFT, Prompt(format="raw"), "What does it mean?") == DRAFT

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.effect import intervals
 from benchmarks.effect.report import Difference, plain, read, signed, table
 from benchmarks.schedules.design import SCHEDULES, t_train
-from mlx_ssd.layout import BASE
+from mlx_ssd.layout import BASE, MAIN
 from mlx_ssd.progress import duration
 from mlx_ssd.report.figures.rounds import round_figures
 from mlx_ssd.report.figures.svg import standalone
@@ -215,15 +215,24 @@ def on_test(results: Results) -> list[str]:
                 signed(results.compare(values, results.of_test(rows, 1)).whole)
                 for rows in results.controls(schedule).values()
             ),
+            _against_main(results, schedule, values),
         ])  # fmt: skip
     best = results.controls(results.schedules[0])["base at its best"]
     body.append([
         "base at its best", "0", " / ".join(_temperature(row["decoding"]) for row in best),
         plain(results.interval(results.of_test(best, 1))), plain(results.interval(results.of_test(best, 5))),
-        "", "", "",
+        "", "", "", "",
     ])  # fmt: skip
     header = ["", "kept round, base 0 / 1 / 2", "decoding", "pass@1 %", "pass@5 %"]
-    return table([*header, *(f"pass@1 - {name}" for name in results.controls(results.schedules[0]))], body)
+    minus = [*results.controls(results.schedules[0]), f"*{MAIN}*"]
+    return table([*header, *(f"pass@1 - {name}" for name in minus)], body)
+
+
+def _against_main(results: Results, schedule: str, values: np.ndarray) -> str:
+    """A schedule's kept rounds against those of the one whose temperature stays."""
+    if schedule == MAIN or MAIN not in results.schedules:
+        return ""
+    return signed(results.compare(values, results.of_test(results.kept(MAIN), 1)).whole)
 
 
 def as_a_rule(results: Results) -> list[str]:

@@ -30,7 +30,7 @@ def sentences(facts: dict[str, Any]) -> list[str]:
         points = {name: 100 * value for name, value in of["difference"].items()}
         what = f"{of['small']} - {of['larger']} ({of['larger_decoding']}): {points['mean']:+.1f} "
         what += f"[{points['low']:+.1f}, {points['high']:+.1f}] points of pass@1"
-        cost = f"{of['memory_ratio']:.2f} of its peak memory"
+        cost = f"{of['memory_ratio']:.2f} of its MLX peak memory"
         if speed := of.get("decode_ratio"):
             cost += f", {speed['mean']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}] times its decode tok/s"
         if points["low"] > 0:

@@ -111,3 +111,12 @@ def get(name: str) -> Target:
 def folder_name(name: str, precision: str) -> str:
     """coreml, or coreml-int4 where that is not the usual one."""
     return name if precision == get(name).PRECISIONS[0] else f"{name}-{precision}"
+
+
+def check_memory(source: Source, name: str) -> None:
+    """Raises BadInput where this machine's memory is too small for the target, as far as that is known beforehand."""
+    if ask := getattr(get(name), "check_memory", None):
+        try:
+            ask(source)
+        except BadInput as error:
+            raise BadInput(f"--target {name}: {error}") from None

@@ -39,7 +39,7 @@ def make(source: Source, name: str, precision: str, grade: bool = False) -> None
     target = export.get(name)
     folder = source.exports / export.folder_name(name, precision)
     failed = folder.with_name(f"{folder.name}.failed.json")
-    check_memory(source, target)
+    export.check_memory(source, name)
     reference = reference_of(source)
     with atomic_directory(folder) as partial, removed_on_failure(partial):
         with progress(f"export {folder.name}", 1, 0, "tensors") as bar:
@@ -74,17 +74,12 @@ def check(source: Source, name: str, precision: str, grade: bool = False) -> Non
     """Verify an export that is there, as it is. Its verify.json stays, but for what grading finds."""
     target = export.get(name)
     folder = source.exports / export.folder_name(name, precision)
-    check_memory(source, target)
+    export.check_memory(source, name)
     facts = measured(source, target, name, folder, precision, reference_of(source), grade)
     if facts["failures"]:
         raise WorkFailed(f"{folder} does not hold: {'; '.join(facts['failures'])}")
     if "graded" in facts:
         write_json(folder / "verify.json", read_json(folder / "verify.json") | {"graded": facts["graded"]})
-
-
-def check_memory(source: Source, target: Target) -> None:
-    if hasattr(target, "check_memory"):
-        target.check_memory(source)
 
 
 def measured(

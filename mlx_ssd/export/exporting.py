@@ -37,6 +37,7 @@ def export_run(
     for name, precision in chosen:
         if reason := export.get(name).refuse(source.config, source.adapter_config):
             raise BadInput(f"--target {name}: {reason}")
+        export.check_memory(source, name)
         folder = folder_of(source, name, precision)
         if check and not folder.exists():
             raise BadInput(f"{folder} does not exist; leave out --check to write it")
@@ -86,6 +87,7 @@ def all_targets(directory: Path, arm: str, replace: bool = True) -> tuple[list[t
     for name in export.TARGETS:
         try:
             reason = export.get(name).refuse(source.config, source.adapter_config)
+            export.check_memory(source, name)
         except SsdError as error:
             notes.append(str(error))
             continue

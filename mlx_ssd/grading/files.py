@@ -41,7 +41,8 @@ def compile_whole(path: str) -> None:
         os.makedirs(os.path.dirname(compiled), exist_ok=True)
         with tempfile.TemporaryDirectory(dir=os.path.dirname(compiled)) as beside:
             new = os.path.join(beside, os.path.basename(compiled))
-            py_compile.compile(path, cfile=new)
+            # Not by a hash, as py_compile chooses where SOURCE_DATE_EPOCH is set.
+            py_compile.compile(path, cfile=new, invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
             if _is_compiled(path, new):
                 os.replace(new, compiled)
 

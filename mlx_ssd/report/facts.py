@@ -67,7 +67,7 @@ def facts(
             *without_training(comparisons, scores["scores"][0]["graded_problems"], run_dir),
             *said(rounds or []),
         ],
-        "warnings": [*warnings(arms, scores), *drawn_elsewhere(measured)],
+        "warnings": [*warnings(arms, scores), *of_the_best(recipe, best, scores), *drawn_elsewhere(measured)],
         "not_measured": not_measured(recipe, scores),
         "next": "mlx-ssd try " + shlex.join([run_dir, example.replace("\n", "\\n")]),
     }
@@ -241,6 +241,27 @@ def warnings(arms: list[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
         if count:
             problems = scores["scores"][0]["problems"]
             found.append(f"{count} of the {problems} test problems were prompts that {name} was trained on.")
+    return found
+
+
+def of_the_best(recipe: Recipe, best: dict[str, Any] | None, scores: dict[str, Any]) -> list[str]:
+    """Where base-best may not be the best that the base can do: as a control it is then too weak."""
+    if not best or "tried" not in best:
+        return []
+    found, tried = [], sorted(recipe.evaluate.curve.temperatures)
+    if len(tried) > 1 and (chosen := best["decoding"]["temperature"]) in (tried[0], tried[-1]):
+        end = "highest" if chosen == tried[-1] else "lowest"
+        found.append(
+            f"base-best is at T {chosen:g}, the {end} that evaluate.curve tried: one beyond it may be better still."
+        )
+    of = {(s["arm"], s["decoding"]): s["pass_at"]["1"]["mean"] for s in scores["scores"] if "1" in s["pass_at"]}
+    here = next((mean for (arm, _), mean in of.items() if arm == "base-best"), None)
+    other = max(((mean, name) for (arm, name), mean in of.items() if arm == BASE), default=(0.0, ""))
+    if here is not None and here < other[0]:
+        found.append(
+            f"On the test problems base-best ({100 * here:.1f} %) is below base at {other[1]} "
+            f"({100 * other[0]:.1f} %): it was the best on {best['suite']}, not here. Look at both differences."
+        )
     return found
 
 

@@ -122,9 +122,10 @@ def load_latest(directory: Path, identity: Mapping[str, Any]) -> tuple[Checkpoin
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
-    """What differs between two JSON values, as 'train.rank is 8 there and 16 here'."""
+    """What differs between two JSON values, as 'train.rank is 8 there and 16 here'. A setting that stands there alone
+    is passed over: an earlier version counted it, and this one does not."""
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in {**there, **here}:
+        for key in here if path == "train" else {**there, **here}:
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
     elif there != here:
         yield f"{path} is {there} there and {here} here"

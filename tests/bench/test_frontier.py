@@ -108,6 +108,6 @@ def test_the_sentence_follows_the_interval(low, high, says):
     of = {"small": "student", "larger": "big", "larger_decoding": "t1", "memory_ratio": 0.25}
     of |= {"difference": {"mean": (low + high) / 2, "low": low, "high": high}}
     (sentence,) = sentences({"comparisons": [of]})
-    assert says in sentence and sentence.endswith("0.25 of its peak memory.")
+    assert says in sentence and sentence.endswith("0.25 of its MLX peak memory.")
     (sentence,) = sentences({"comparisons": [of | {"decode_ratio": {"mean": 3.0, "low": 2.5, "high": 3.5}}]})
-    assert sentence.endswith("0.25 of its peak memory, 3.00 [2.50, 3.50] times its decode tok/s.")
+    assert sentence.endswith("0.25 of its MLX peak memory, 3.00 [2.50, 3.50] times its decode tok/s.")

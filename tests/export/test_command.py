@@ -9,8 +9,11 @@ import time
 import pytest
 
 from mlx_ssd import export, machine
-from mlx_ssd.export import adapter, bits
+from mlx_ssd.errors import BadInput
+from mlx_ssd.export import __main__ as process
+from mlx_ssd.export import adapter, bits, exporting
 from mlx_ssd.export import mlx as mlx_target
+from mlx_ssd.export.source import source_of
 from mlx_ssd.storage import hash_path, run_lock
 from tests import faults
 from tests.export import damage
@@ -70,17 +73,21 @@ class TestRefusals:
         assert "trained in full and has no adapter" in refused(run_dir(method="full"), "--target", target)
 
     @pytest.mark.parametrize("target", ["peft", "hf", "gguf"])
-    def test_a_model_that_does_not_fit_is_refused_and_the_others_go_on(self, target, run_dir, monkeypatch):
+    def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(self, target, run_dir, monkeypatch):
         module = export.find(target)
         pytest.importorskip(module.PACKAGES[-1])
         run = run_dir()
         monkeypatch.setattr(machine.memory, "limit_bytes", lambda: 4 * 10**9)
         monkeypatch.setattr(module, "write", lambda *_: pytest.fail("it was begun"))
-        result = invoke(run, "--target", target, "--target", "adapter")
-        assert result.exit_code == 1, result.output
         said = "0.0 billion parameters take about 4 GB of memory to verify in float32; there are 4 GB here; do it on a"
-        assert f"mlx-ssd: {said} larger machine, or take --target adapter" in result.stderr
-        assert "1 of 2 exports failed" in result.stderr and entries(run) == ["adapter"]
+        said = f"--target {target}: {said} larger machine, or take --target adapter"
+        assert said in refused(run, "--target", "adapter", "--target", target)
+        with pytest.raises(BadInput, match="larger machine"):  # in the child, too
+            process.make(source_of(run), target, module.PRECISIONS[0])
+        assert entries(run) == []
+        wanted, notes = exporting.all_targets(run, "student")
+        assert (target, None) not in wanted and ("adapter", None) in wanted
+        assert any(note.startswith(said) for note in notes)
 
     def test_all_is_asked_before_anything_is_written(self, run_dir):
         run = run_dir()

@@ -102,6 +102,19 @@ def test_what_an_earlier_version_counted_and_this_one_does_not_tells_no_training
     assert pipeline._counted(score, {"settings": {}}) == {"settings": {}}
 
 
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(files):
+    whole = trained(files)
+    state = max(files.round.glob("checkpoints/*/state.json"))
+    said = json.loads(state.read_text())
+    said["identity"]["train"]["checkpoint_every_steps"] = 25
+    state.write_text(json.dumps(said))
+    assert trained(files)["resumed_from"] == whole["steps"]
+    said["identity"]["inputs"]["rows"] = "others"
+    state.write_text(json.dumps(said))
+    with pytest.raises(BadInput, match=r"another training \(inputs\.rows is others there"):
+        trained(files)
+
+
 def test_memory_that_is_too_little_is_refused(files):
     with pytest.raises(BadInput, match=r"a row of \d+ tokens takes 0\.0\d+ GB \(computed\), and 0\.004 GB may be used"):
         trained(files, memory_gb=0.004)
