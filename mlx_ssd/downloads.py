@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from mlx_ssd import machine
+
 
 def confirm(recipe: Any, yes: bool) -> None:
     """Say how much would be downloaded, and ask, before anything is."""
@@ -35,6 +37,9 @@ def _asking(yes: bool) -> Any:
     def ask(question: str) -> bool:
         if yes:
             click.echo(f"note: {question} Yes.", err=True)
-        return yes or click.confirm(question, err=True)
+        agreed = yes or click.confirm(question, err=True)
+        if agreed:
+            machine.keep_awake()  # a night may begin with it
+        return agreed
 
     return ask if yes or sys.stdin.isatty() else None

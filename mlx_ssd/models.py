@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -148,21 +149,37 @@ def _from_hub(name: str, revision: str | None) -> ModelSource:
 def _snapshot(name: str, revision: str | None, **options: Any) -> Any:
     """huggingface_hub's snapshot_download: of what makes a model, from the cache where there is no network."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import DryRunError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError
 
     options = {"allow_patterns": list(MODEL_FILES)} | options
     try:
         try:
             return snapshot_download(name, revision=revision, **options)
-        except DryRunError:  # no network: is it all here?
+        except DryRunError as error:
+            if isinstance(error.__cause__, HfHubHTTPError):  # the hub answered: a gated model, for example
+                raise error.__cause__ from None
+            # No network: is it all here?
             snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=options["allow_patterns"])
             return []
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+    except Exception as error:  # whatever network, hub and disk raise
+        if reason := _of_the_disk(error):
+            raise BadInput(f"model.path: {name} cannot be downloaded: {reason}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise BadInput(
             f"model.path: {name} is neither a folder here nor to be had from the hub ({reason}); "
             "check the name, the network, or `hf auth login` for a gated model"
         ) from None
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    from huggingface_hub import constants
+
+    number, cache = getattr(error, "errno", None), constants.HF_HUB_CACHE
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left in {cache}; make room, or set HF_HOME to another place"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write in {cache}; change that, or set HF_HOME to another place"
+    return None
 
 
 def without_pytorch() -> None:

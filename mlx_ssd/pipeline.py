@@ -55,13 +55,13 @@ def run(
     files = run_files(recipe, out)
     if files.directory.exists() and not files.directory.is_dir():
         raise BadInput(f"{files.directory} is a file, not a run directory; choose another --out")
+    machine.keep_awake()  # before anything is downloaded
     for unit in stages.units(recipe, files.directory):
         if unit.stage in only:
             stages.get(unit.stage).check(unit.recipe)
     recipe = _pinned(recipe, files)
     _refuse_without_forerunners(recipe, files, only)
     files.directory.mkdir(parents=True, exist_ok=True)
-    machine.keep_awake()
     with run_lock(files.directory) as lock:
         manifest = _read_manifest(files)
         if planned and (redo or not files.plan.exists()):

@@ -64,7 +64,8 @@ class Recipe(Section):
             raise ValueError("evaluate.curve needs problems.validation: settings are not chosen on test problems")
         self._check_rounds()
         names = [arm.name for arm in self.arms]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        folders = [name.casefold() for name in names]  # macOS's file system tells no case
+        if twice := next((name for name in names if folders.count(name.casefold()) > 1), None):
             raise ValueError(f"two arms are called {twice}")
         for name in names:
             self.of_arm(name)  # its settings must make a recipe too

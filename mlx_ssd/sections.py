@@ -290,7 +290,8 @@ class Arm(Section):
 
     @model_validator(mode="after")
     def _only_what_makes_a_student(self) -> Arm:
-        if self.name in RESERVED_ARMS or STAGED.fullmatch(self.name) or re.fullmatch(r"round-\d+", self.name):
+        folder = self.name.casefold()  # macOS's file system tells no case
+        if folder in RESERVED_ARMS or STAGED.fullmatch(folder) or re.fullmatch(r"round-\d+", folder):
             raise ValueError(f"an arm cannot be called {self.name}; that name is taken")
         for key in self.set:
             if not key.startswith(ARM_SETTINGS):

@@ -74,7 +74,9 @@ def test_an_arm_is_the_recipe_with_its_settings_over_it(recipe):
         ("[{name: a, set: {train.rnk: 3}}]", "arm a: train.rnk is not a setting; did you mean train.rank?"),
         ("[{name: base, set: {}}]", "cannot be called base"),
         ("[{name: a, set: {model.path: x}}]", "cannot change model.path"),
+        ("[{name: Base, set: {}}]", "cannot be called Base"),
         ("[{name: a, set: {}}, {name: a, set: {}}]", "two arms are called a"),
+        ("[{name: a, set: {}}, {name: A, set: {}}]", "two arms are called a"),  # one folder on a Mac
         ("[{name: a/b, set: {}}]", "arms.0.name"),
     ],
 )

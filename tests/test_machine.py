@@ -156,3 +156,30 @@ def test_battery(monkeypatch):
     ):  # fmt: skip
         monkeypatch.setattr(power.psutil, "sensors_battery", lambda battery=battery: battery, raising=False)
         assert power.on_battery() == expected
+
+
+def test_a_mac_is_kept_awake_once_and_before_anything_is_downloaded(monkeypatch):
+    from mlx_ssd import downloads, pipeline
+    from mlx_ssd.recipe import Recipe
+
+    started = []
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.subprocess, "Popen", lambda command: started.append(command[0]))
+    machine.keep_awake.cache_clear()
+    for _ in range(2):
+        machine.keep_awake()
+    assert started == ["/usr/bin/caffeinate"]
+
+    happened = []
+    monkeypatch.setattr(machine, "keep_awake", lambda: happened.append("awake"))
+
+    def locate(model):
+        happened.append("download")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.models, "locate", locate)
+    recipe = Recipe.parse("", "r", {"model.path": "some/model"})
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, "runs/none")
+    assert happened == ["awake", "download"]
+    assert downloads._asking(True)("Download?") and happened[-1] == "awake"

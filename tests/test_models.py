@@ -74,6 +74,41 @@ def test_what_the_hub_does_not_give_is_bad_input(folder, python):
         assert "check the name, the network" in python(refused, offline=offline).stdout
 
 
+HUB_RAISES = """
+import huggingface_hub
+from huggingface_hub.errors import DryRunError, GatedRepoError, Response
+
+def raises(*_, **__):
+    {what}
+
+huggingface_hub.snapshot_download = raises
+try:
+    models.locate(Model(path="some/model"))
+except models.BadInput as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "what, says",
+    [
+        ("raise RuntimeError('Data processing error: CAS service')", "(Data processing error: CAS service); check"),
+        ("class Strange(Exception): pass\n    raise Strange('peer closed it')", "(peer closed it); check"),
+        ("raise OSError(28, 'No space left on device')", "no space left in "),
+        ("raise PermissionError(13, 'Permission denied')", "no permission to write in "),
+        (
+            "raise DryRunError('outgoing traffic has been disabled') from "
+            "GatedRepoError('403 Client Error', response=Response(403))",
+            "(403 Client Error",
+        ),
+    ],
+)
+def test_whatever_stops_a_download_is_one_sentence(python, what, says):
+    process = python(HUB_RAISES.format(what=what))
+    assert says in process.stdout and process.stdout.count("\n") == 1, process.stderr
+    assert ("set HF_HOME" in process.stdout) == ("write in" in says or "space" in says)
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What the user was asked; the model is 2,263,022,417 bytes that are not here."""

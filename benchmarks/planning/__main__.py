@@ -7,7 +7,8 @@ Each configuration runs in a process of its own: the model is loaded as a run lo
 known lengths or the trainer takes some steps. The lengths are what a plan has to guess; here it is told their mean and
 their limit, so that the error is the plan's own. What is predicted of memory is MLX's own peak (`mx.get_peak_memory`),
 loading included; the peak of the process stands beside it. Times are those of the work, without starting and loading:
-the median of three. Without --smollm2 (`python -m benchmarks.stand_ins smollm2 FOLDER`) only the embedded model is run.
+the median of three. Without --smollm2 (made by `python -m benchmarks.stand_ins smollm2 --out FOLDER`) only the embedded
+model is run.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ REPEATS = 3
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", nargs="*", default=list(EXPERIMENTS), help=", ".join(EXPERIMENTS))
-    parser.add_argument("--smollm2", type=Path, help="its folder (python -m benchmarks.stand_ins smollm2 FOLDER)")
+    parser.add_argument("--smollm2", type=Path, help="its folder (python -m benchmarks.stand_ins smollm2 --out FOLDER)")
     parser.add_argument("--only", help="configurations whose name holds this")
     parser.add_argument("--busy", action="store_true", help="mark the rows: other work ran on the machine")
     parser.add_argument("--out", type=Path, default=RESULTS)

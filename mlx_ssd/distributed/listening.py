@@ -59,7 +59,8 @@ class Listener:
             if not self._places.acquire(blocking=False):
                 connection.close()
                 continue
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # macOS refuses it where the other side has gone already
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._admit, args=(connection, words(peer[:2])), daemon=True).start()
 
     def _admit(self, connection: socket.socket, peer: str) -> None:

@@ -191,9 +191,9 @@ class _Worker:
     def _connect(self) -> socket.socket:
         try:
             connection = socket.create_connection(self._settings.address, timeout=wire.GREETING_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise wire.Lost(str(error)) from None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
     def _once(self, connection: socket.socket) -> None:

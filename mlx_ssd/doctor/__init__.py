@@ -1,6 +1,7 @@
 """`mlx-ssd doctor`: whether this machine can do the work, part by part, and how to mend what keeps it from it.
 
-Nothing is loaded or downloaded, and nothing waits long: each check has SECONDS, all of them at the same time.
+Nothing is loaded or downloaded, and nothing waits long: each check has SECONDS or what LONGER gives it, all of them at
+the same time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from mlx_ssd.doctor import hardware, packages, power, reach, sandbox
 from mlx_ssd.doctor.finding import FAIL, OK, WARN, Finding
 
 SECONDS = 2.5
+LONGER = {"sandbox": 15.0}  # it starts some twenty interpreters, one after the other
 CHECKS: dict[str, Callable[[], Finding | None]] = {
     "chip": hardware.chip,
     "memory": hardware.memory,
@@ -41,15 +43,19 @@ def examine() -> dict[str, Finding]:
             found[name] = Finding(WARN, f"not known: {type(error).__name__}: {error}", "report this line as a defect")
 
     # Daemons: one that hangs ends with the process.
-    threads = [threading.Thread(target=work, args=item, daemon=True) for item in CHECKS.items()]
-    end = time.monotonic() + SECONDS
-    for thread in threads:
+    threads = {name: threading.Thread(target=work, args=(name, CHECKS[name]), daemon=True) for name in CHECKS}
+    start = time.monotonic()
+    for thread in threads.values():
         thread.start()
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    unanswered = Finding(WARN, f"not known: no answer in {SECONDS:g} s", "look at it by hand, or try again")
-    answers = {name: found.get(name, unanswered) for name in CHECKS}
+    for name, thread in threads.items():
+        thread.join(max(0.0, start + LONGER.get(name, SECONDS) - time.monotonic()))
+    answers = {name: found.get(name, _unanswered(name)) for name in CHECKS}
     return {name: finding for name, finding in answers.items() if finding is not None}
+
+
+def _unanswered(name: str) -> Finding:
+    seconds = LONGER.get(name, SECONDS)
+    return Finding(WARN, f"not known: no answer in {seconds:g} s", "look at it by hand, or try again")
 
 
 def verdict(findings: Mapping[str, Finding]) -> str:

@@ -14,7 +14,7 @@ REQUIRED = {
     "mlx": "0.32.4",
     "mlx-lm": "0.32.2",
     "transformers": "5.24.0",
-    "datasets": "5.2.0",
+    "pyarrow": "26.0.1",
     "numpy": "2.3.5",
     "click": "8.5.1",
     "pydantic": "2.14.4",

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from mlx_ssd.doctor.finding import FAIL, OK, WARN, Finding, gigabytes
+from mlx_ssd.machine import certificates
 
 SCARCE_BYTES = 10e9  # a 4B model in 4 bits, its run and its exports
 TOO_LITTLE_BYTES = 1e9
@@ -44,7 +45,7 @@ def hub() -> Finding:
     address = constants.ENDPOINT
     try:
         request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "mlx-ssd-doctor"})
-        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
+        urllib.request.urlopen(request, timeout=HUB_SECONDS, context=certificates.context()).close()
     except urllib.error.HTTPError:
         pass  # it answers
     except (OSError, ValueError) as error:

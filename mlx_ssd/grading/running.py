@@ -31,6 +31,7 @@ class Running:
         self._nonce = secrets.token_hex(16).encode()
         self._lines: deque[dict] = deque()
         self._partial, self._received = bytearray(), 0
+        self._looked = 0.0  # at its memory, by time.monotonic()
         self._to_send = bytearray()
         self._end: End | None = None
         # Standard input and output of runs that were started, the current first. Open until the run is over, as is the
@@ -122,9 +123,17 @@ class Running:
                 self._poll.unregister(self._socket)
             if self._received > self._cap + 4096:  # some room for our own words
                 return "flood", None
-            if watch_memory and _resident_mb(self._template.pid) > self._limits.memory_mb:
+            if watch_memory and self._is_over_memory():
                 return "memory", None
         return "line", self._lines.popleft()
+
+    def _is_over_memory(self) -> bool:
+        """Looked at now and then: it asks the system about every process there is."""
+        now = time.monotonic()
+        if now - self._looked < POLL_SECONDS:
+            return False
+        self._looked = now
+        return _resident_mb(self._template.pid) > self._limits.memory_mb
 
     def _take_claims(self) -> bool:
         """Reads once; False where there is nothing or it is more than the program may say."""

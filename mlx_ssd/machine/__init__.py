@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from mlx_ssd.machine import memory
@@ -79,6 +80,7 @@ def stage_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return environment
 
 
+@cache
 def keep_awake() -> None:
     """Keep a Mac from sleeping until this process ends, however it ends; elsewhere nothing."""
     if sys.platform == "darwin":

@@ -47,9 +47,9 @@ def probe(
     directory = Path(out) if out else Path("runs") / f"probe-{recipe.name}"
     if directory.exists() and not directory.is_dir():
         raise BadInput(f"{directory} is a file, not a folder; choose another --out")
+    machine.keep_awake()  # before anything is downloaded
     question = ask(recipe, directory, problems, samples, policies)
     directory.mkdir(parents=True, exist_ok=True)
-    machine.keep_awake()
     with run_lock(directory) as lock:
         question.save()
         _complete(question, lock)

@@ -25,6 +25,7 @@ REPOSITORY = "microsoft/rStar-Coder"
 REVISION = (
     "9c523c22b51de15b03b73e102e49d6d42e1cb353"  # the last commit that changed seed_sft; without one in the recipe
 )
+BATCH = 256  # rows
 COLUMNS: dict[str, type] = {"question_id": str, "question": str, "starter_code": str}
 PASSED: dict[str, type] = {"is_passed": bool}
 
@@ -170,27 +171,30 @@ def _jsonl_rows(file: str, role: str, columns: list[str]) -> Iterator[tuple[str,
 
 
 def _parquet_rows(file: str, role: str, columns: list[str]) -> Iterator[tuple[str, Row]]:
-    """Rows of a local file or of the hub, streamed.
+    """Rows of a local file or of the hub's, streamed: of a file the columns asked for, a group of rows at a time.
 
-    The files are named, not the configuration: `datasets` would take the format of all configurations
-    from the first one that the card names, which was JSON at REVISION.
+    Not through the package `datasets`: where its streaming is left before its end, threads go on reading through
+    Python, and an interpreter that ends meanwhile aborts (apache/arrow issue 45214).
     """
     try:
-        from datasets import load_dataset
+        import pyarrow.parquet
     except ImportError:
         raise BadInput(
-            f"problems.{role}: rstar_coder reads parquet with the package datasets, which is not installed; "
-            "`pip install datasets`"
+            f"problems.{role}: rstar_coder is parquet, which the package pyarrow reads; `pip install pyarrow`"
         ) from None
     remote = file.startswith("hf://")
     number = 0
     try:
-        stream = load_dataset("parquet", data_files=file, split="train", streaming=True, columns=columns)
-        missing = [name for name in columns if name not in stream.features]
-        if missing:
-            raise BadInput(f"problems.{role}: {file} has no column {missing[0]}; a row has {', '.join(columns)}")
-        for number, row in enumerate(stream, start=1):
-            yield f"{file}, row {number}", row
+        for opened in _opened(file, remote):
+            with opened:
+                table = pyarrow.parquet.ParquetFile(opened, pre_buffer=False)
+                if missing := [name for name in columns if name not in table.schema_arrow.names]:
+                    has = ", ".join(columns)
+                    raise BadInput(f"problems.{role}: {file} has no column {missing[0]}; a row has {has}")
+                for batch in table.iter_batches(BATCH, columns=columns, use_threads=False):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield f"{file}, row {number}", row
     except BadInput:
         raise
     except Exception as error:  # whatever network, hub, disk and parquet readers raise
@@ -199,3 +203,17 @@ def _parquet_rows(file: str, role: str, columns: list[str]) -> Iterator[tuple[st
             raise WorkFailed(f"problems.{role}: the hub broke off after {number} rows ({reason}); try again") from None
         mend = "check the network and the revision, or give path: a local copy" if remote else "restore the file"
         raise BadInput(f"problems.{role}: cannot read {file} ({reason}); {mend}") from None
+
+
+def _opened(file: str, remote: bool) -> Iterator[Any]:
+    """A local file, or each of the hub's that the pattern names. Of these the ranges that are read are fetched."""
+    if not remote:
+        yield open(file, "rb")
+        return
+    from huggingface_hub import HfFileSystem
+
+    hub = HfFileSystem()
+    names = sorted(hub.glob(file.removeprefix("hf://")))
+    if not names:
+        raise FileNotFoundError("no such file on the hub")
+    yield from (hub.open(name, "rb") for name in names)

@@ -51,5 +51,7 @@ def said(facts: Sequence[Mapping[str, Any]]) -> list[str]:
         sentence = f"Of {last['round']} rounds of {arm}, round {kept['round']} was kept, at T {kept['temperature']:g}"
         if below := sorted({KINDS[name] for entry in of_arm for name in entry.get("below_floors", ())}):
             sentence += f"; below the floor of diversity in some round: {', '.join(below)}"
+        if kept.get("below_floors"):  # then all of them are (rounds.decisions)
+            sentence += ", in the kept one too, since no round is above"
         sentences.append(f"{sentence}. The end: {last['ended']}.")
     return sentences

@@ -211,13 +211,13 @@ def evaluate_suite(question: Question, redo: bool = False) -> dict[str, Any]:
     directory = question.directory
     if directory.exists() and not directory.is_dir():
         raise BadInput(f"{directory} is a file, not a folder; choose another --out")
+    machine.keep_awake()  # before anything is downloaded
     problems = question.suite.problems()
     if not any(problem.tests for problem in problems):
         raise BadInput(f"--suite {question.suite.name}: its problems have no tests, so nothing can be graded")
     check_output(problems, question.recipe.evaluate.limits.output_kb, "--output-kb")
     question = question.pinned()
     directory.mkdir(parents=True, exist_ok=True)
-    machine.keep_awake()
     with run_lock(directory) as lock:
         question.save(redo)
         _complete(question, lock)

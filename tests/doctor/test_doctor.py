@@ -66,6 +66,7 @@ class TestCommand:
 
     def test_what_hangs_or_raises_hides_nothing(self, checks, monkeypatch):
         monkeypatch.setattr(doctor, "SECONDS", 0.2)
+        monkeypatch.setattr(doctor, "LONGER", {"slow": 5.0})
         never = threading.Event()
         checks |= {"hangs": never.wait, "raises": lambda: 1 / 0, "silent": lambda: None}
         start = time.monotonic()
@@ -75,6 +76,8 @@ class TestCommand:
         assert found["hangs"].status == "warn" and "no answer in 0.2 s" in found["hangs"].found
         assert found["raises"].status == "warn" and "ZeroDivisionError" in found["raises"].found
         assert found["good"].status == "ok"
+        checks["slow"] = lambda: time.sleep(0.5) or Finding("ok", "at last")
+        assert doctor.examine()["slow"].found == "at last"
 
 
 def test_a_command_that_is_not_there_fails_or_hangs_answers_nothing(monkeypatch):

@@ -1,23 +1,19 @@
 """What a program gets, what comes back, and what `describe` says."""
 
 import ctypes
-import importlib.util
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from mlx_ssd.errors import WorkFailed
-from mlx_ssd.grading import Limits, ProcessSandbox, process, wire
+from mlx_ssd.grading import Limits, ProcessSandbox
 from mlx_ssd.grading.files import remove_tree
-from mlx_ssd.grading.macos import interpreters, sandbox_exec
 from mlx_ssd.grading.probe import programs_running
 
 
@@ -341,121 +337,6 @@ def test_describe_of_a_sandbox_that_does_not_work(monkeypatch):
     assert found["works"] is False and "time" not in found and "level" not in found
     with pytest.raises(WorkFailed, match="the sandbox does not start here .*no program can be graded"):
         sandbox.level()
-
-
-def test_a_module_is_compiled_whole_or_not_at_all(tmp_path):
-    """Under a limit on the size of files, which stands for a full disk."""
-    source = tmp_path / "module.py"
-    source.write_text("x = 1\n" + "\n".join(f"def f{i}(): return {i}" for i in range(200)))
-    compiled = Path(importlib.util.cache_from_source(str(source)))
-    command = [sys.executable, "-c", f"from mlx_ssd.grading.files import compile_whole; compile_whole({str(source)!r})"]
-    subprocess.run(["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *command], check=True)
-    assert not compiled.exists() and not list(compiled.parent.glob("*"))
-    subprocess.run(command, check=True)
-    before, whole = compiled.stat().st_mtime_ns, compiled.read_bytes()
-    subprocess.run(command, check=True)
-    assert compiled.stat().st_mtime_ns == before
-    compiled.write_bytes(whole[:4000])  # as another program may have left it
-    subprocess.run(command, check=True)
-    assert compiled.read_bytes() == whole
-    source.write_text("x = 2\n")
-    subprocess.run(command, check=True)
-    assert compiled.read_bytes() != whole and [path.name for path in compiled.parent.iterdir()] == [compiled.name]
-
-
-def test_remove_tree(tmp_path):
-    top = tmp_path / "top"
-    deep = top
-    (top / "locked").mkdir(parents=True)
-    (top / "locked" / "file").write_text("x")
-    (top / "link").symlink_to(tmp_path)
-    (tmp_path / "kept").write_text("x")
-    for _ in range(20):
-        deep = deep / "directory"
-        deep.mkdir()
-    (deep / "file").write_text("x")
-    (top / "locked").chmod(0)
-    remove_tree(str(top))
-    assert not top.exists() and (tmp_path / "kept").exists()
-
-
-def test_memory_is_watched_where_the_system_cannot_limit_it(limits, tmp_path, monkeypatch):
-    """As on macOS: a child that may take all the address space it wants."""
-    copy = tmp_path / "inside"
-    shutil.copytree(process.INSIDE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (copy / "program.py").read_text()
-    for line, instead in (
-        ('    lower(resource.RLIMIT_AS, limits["memory_mb"] << 20)\n', ""),
-        ("return LINUX", "return False"),
-    ):
-        assert text.count(line) == 1
-        text = text.replace(line, instead)
-    (copy / "program.py").write_text(text)
-    shutil.copy(wire.__file__, tmp_path)
-    monkeypatch.setattr(process, "INSIDE", str(copy))
-    sandbox = ProcessSandbox()
-    code = "import time\nx = b'x' * (%d << 20)\ntime.sleep(60)\n"
-    limits = replace(limits, wall_seconds=30.0)  # memory is slow to fill on a busy machine
-    assert sandbox.run(code % 400, "", limits).status == "memory"
-    assert sandbox.run((code % 100).replace("60", "0.5"), "", limits).status == "ok"
-
-
-def test_the_profile_of_macos_quotes_paths():
-    *_, profile = sandbox_exec(['/a "b"/python', "/c"], ["/lib"], "/home\\")
-    assert '(literal "/a \\"b\\"/python")' in profile and '(subpath "/home\\\\")' in profile
-    assert '(allow process-exec (literal "/c"))' in profile and "(deny network*)" in profile
-    assert '(subpath "/private/tmp")' in profile.partition("(deny file-read-data")[2].partition("\n")[0]
-
-
-def test_a_framework_s_interpreter_is_another_program(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
-    assert interpreters("/bin/python3") == ["/bin/python3"]
-    inner = tmp_path / "Resources/Python.app/Contents/MacOS/Python"
-    inner.parent.mkdir(parents=True)
-    inner.touch()
-    assert interpreters("/bin/python3") == ["/bin/python3", str(inner)]
-
-
-# Landlock in place of sandbox-exec: what the profile lets nobody read cannot be read here.
-SHUT_IN = """import sys
-start, own, readable, given = sys.argv[1], sys.argv[2], sys.argv[3].split("|"), sys.argv[4:]
-sys.path.insert(0, own)
-from inside import linux
-linux.restrict(linux.make_ruleset(readable, "/nowhere")[1])
-for name in [name for name in sys.modules if name.split(".")[0] == "inside"]:
-    del sys.modules[name]
-sys.path[:] = sys.path[1:]
-sys.path_importer_cache.clear()
-sys.argv = [start, *given]
-__file__ = start
-exec(compile(open(start).read(), start, "exec"))
-"""
-
-
-@pytest.mark.skipif("not ProcessSandbox().mechanisms().get('landlock')", reason="needs Landlock")
-def test_the_profile_of_macos_lets_a_program_start(limits, monkeypatch):
-    """Where the package lies among the user's files."""
-
-    def command(readable, home):
-        with monkeypatch.context() as patched:
-            patched.setattr(sys, "platform", "darwin")
-            _, _, profile, python, *flags, start = ProcessSandbox.command(sandbox, home)
-        allowed = re.findall(r'\(allow file-read-data \(subpath "(.*)"\)\)', profile)
-        own = os.path.dirname(os.path.dirname(start))
-        return [python, *flags, "-c", SHUT_IN, start, own, "|".join(path for path in allowed if readable(path, own))]
-
-    sandbox = ProcessSandbox(warm=False, namespaces=False, landlock=False)
-    monkeypatch.setattr(sandbox, "command", lambda home: command(lambda path, own: True, home))
-    assert returned(sandbox, limits, "6 * 7").value == 42
-    monkeypatch.setattr(sandbox, "command", lambda home: command(lambda path, own: path != own, home))
-    assert "PermissionError" in returned(sandbox, limits, "6 * 7").detail
-
-
-@pytest.mark.mac
-@pytest.mark.skipif(sys.platform != "darwin", reason="sandbox-exec is macOS's")
-def test_sandbox_exec_holds(limits):
-    found = ProcessSandbox().describe()
-    assert all(found[key] for key in ("works", "time", "memory", "output", "files_written", "files_read", "network"))
 
 
 def test_limits_are_frozen(limits):

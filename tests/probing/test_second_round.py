@@ -25,6 +25,7 @@ def test_it_is_measured_against_the_best_of_one_round(shown):
     assert second["room"]["low"] < 0.3 < second["room"]["high"]  # of the base: 0.6 too
     said = " ".join(shown[1]["verdict"])
     assert said.startswith("Room found, train: a room of +") and "the base at its best and two rounds" in said
+    assert "that they are chosen for what they were shown to add makes these figures a little too high" in said
     assert "A second round at T 1 adds +" in said and "then T 1, top-k 20, top-p 0.8, then T 1.05" in said
     assert "A student of these two rounds" in said
     assert "| 1.6,20,0.8 1 | 1.05 |" in words.markdown(shown[1])

@@ -12,7 +12,7 @@ from mlx_ssd import assets, statistics
 from mlx_ssd.layout import RunFiles
 from mlx_ssd.recipe import Recipe
 from mlx_ssd.records import Comparison, Interval, LengthControlled, McNemar
-from mlx_ssd.report.facts import arm_facts, not_measured, of_the_best, sentence, training_facts, verdict, warnings
+from mlx_ssd.report.facts import arm_facts, not_measured, sentence, training_facts, verdict
 from mlx_ssd.report.markdown import details, difference_table, render, score_table
 
 SUITE, OWN = "embedded-test", "t0.9-k20-p0.8"
@@ -360,14 +360,6 @@ def test_a_score_that_the_grader_took_is_named_with_its_mend(report):
     assert not_measured(recipe, scores)[0].startswith("pass@1 of student")
 
 
-def test_warnings():
-    arm = {"name": "student", "curation": {"finish_reasons": {"length": 3, "stop": 1}}, "selection": {}}
-    scores = {"scores": [{"problems": 9}], "trained_on": {"student": 4, "tokens": 0}}
-    cut, leaked = warnings([arm], scores)
-    assert cut.startswith("75 % of the samples of student were cut at sample.max_tokens or in a loop")
-    assert leaked == "4 of the 9 test problems were prompts that student was trained on."
-
-
 LOG = [
     {"step": 0, "validation": {"loss": 1.25}},
     {"step": 1, "loss": 1.0},
@@ -402,26 +394,3 @@ def test_training_of_which_nothing_is_finite():
     assert training_facts(log) == {"steps": 2, "skipped_steps": 2}
     later = training_facts([*log, {"step": 3, "loss": 1.0, "validation": {"loss": 0.5}}])
     assert later["validation"] == {"base": None, "best": 0.5, "best_step": 3}
-
-
-def best_at(temperature, base_best, base, tried=(0.6, 0.9, 1.35)):
-    chosen_on = {"source": "embedded", "limit": 9}
-    curve = {"evaluate.curve": {"temperatures": list(tried)}, "problems.validation": chosen_on}
-    recipe = Recipe.parse("", "r", curve)
-    scores = [("base", "t0.9", base), ("base", "t0.6", base - 0.1), ("base-best", f"t{temperature:g}", base_best)]
-    rows = [{"arm": arm, "decoding": name, "pass_at": {"1": {"mean": mean}}} for arm, name, mean in scores]
-    best = {"decoding": {"temperature": temperature}, "suite": "v", "tried": [{}]}
-    return of_the_best(recipe, best, {"scores": rows})
-
-
-def test_a_best_that_may_not_be_the_best_is_said_to_be_so():
-    assert best_at(0.9, 0.64, 0.63) == []
-    (edge,) = best_at(1.35, 0.64, 0.63)
-    assert edge.startswith("base-best is at T 1.35, the highest that evaluate.curve tried")
-    assert best_at(0.6, 0.64, 0.63)[0].startswith("base-best is at T 0.6, the lowest")
-    assert best_at(0.9, 0.64, 0.63, tried=(0.9,)) == []
-    (below,) = best_at(0.9, 0.631, 0.644)
-    assert below.startswith("On the test problems base-best (63.1 %) is below base at t0.9 (64.4 %)")
-    assert len(best_at(1.35, 0.631, 0.644)) == 2
-    assert of_the_best(Recipe(), {"decoding": {"temperature": 1.0}}, {"scores": []}) == []  # given, not chosen
-    assert of_the_best(Recipe(), None, {"scores": []}) == []

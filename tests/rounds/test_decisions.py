@@ -105,3 +105,10 @@ def test_the_report_has_every_round_and_says_which_was_kept_and_why_it_ended():
         "Of 2 rounds of student, round 1 was kept, at T 0.9; below the floor of diversity in some round: different "
         "answers. The end: diversity fell below its floor (distinct)."
     ]
+
+
+def test_where_every_round_is_below_a_floor_the_one_that_is_kept_is_said_to_be_so_too():
+    found = [BASE, validation(1, 0.6, {0: GAIN}, distinct=0.1), validation(2, 0.8, distinct=0.1)]
+    (line,) = said(round_facts({"student": (Rounds(count=2), found)}))
+    assert "round 1 was kept" in line
+    assert "different answers, in the kept one too, since no round is above. The end" in line

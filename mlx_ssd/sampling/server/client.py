@@ -14,10 +14,12 @@ import json
 import os
 import socket
 import threading
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlx_ssd.errors import BadInput
+from mlx_ssd.machine import certificates
 
 KEY = "MLX_SSD_SERVER_KEY"  # the environment variable that holds the key, if the server wants one
 CHUNK = 1 << 16
@@ -44,7 +46,9 @@ class Client:
         parts = urlsplit(url)
         self.url, self._seconds = url, seconds
         secure = parts.scheme == "https"
-        self._connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self._connect: Any = http.client.HTTPConnection
+        if secure:
+            self._connect = partial(http.client.HTTPSConnection, context=certificates.context())
         self._host, self._port = parts.hostname, parts.port or (443 if secure else 80)
         self._base = parts.path.rstrip("/").removesuffix("/v1")
         self._key = os.environ.get(KEY, "").strip()
