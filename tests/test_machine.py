@@ -1,5 +1,6 @@
 """The environment of the processes that compute, what the manifest says of the machine, and what bounds its memory."""
 
+import ssl
 import subprocess
 import sys
 from collections import namedtuple
@@ -183,3 +184,11 @@ def test_a_mac_is_kept_awake_once_and_before_anything_is_downloaded(monkeypatch)
         pipeline.run(recipe, "runs/none")
     assert happened == ["awake", "download"]
     assert downloads._asking(True)("Download?") and happened[-1] == "awake"
+
+
+def test_who_is_trusted_is_known_where_the_system_knows_nobody(monkeypatch):
+    from mlx_ssd.machine import certificates
+
+    monkeypatch.setattr(certificates.ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    found = certificates.context()
+    assert found.cert_store_stats()["x509_ca"] > 50 and found.verify_mode == ssl.CERT_REQUIRED

@@ -76,7 +76,13 @@ def test_what_the_hub_does_not_give_is_bad_input(folder, python):
 
 HUB_RAISES = """
 import huggingface_hub
-from huggingface_hub.errors import DryRunError, GatedRepoError, Response
+from huggingface_hub import errors
+from huggingface_hub.errors import DryRunError, GatedRepoError
+
+def refused():
+    response = errors.Response(403)
+    response._request = type("Request", (), dict(method="GET", url="http://hub"))()
+    return response
 
 def raises(*_, **__):
     {what}
@@ -98,7 +104,7 @@ except models.BadInput as error:
         ("raise PermissionError(13, 'Permission denied')", "no permission to write in "),
         (
             "raise DryRunError('outgoing traffic has been disabled') from "
-            "GatedRepoError('403 Client Error', response=Response(403))",
+            "GatedRepoError('403 Client Error', response=refused())",
             "(403 Client Error",
         ),
     ],

@@ -203,10 +203,29 @@ def test_a_planted_effect_is_found_and_no_effect_is_not():
 
 
 def test_the_interval_covers_what_it_says_where_bases_scatter_little_and_not_where_much():
-    little, much = (intervals.coverage(scatter, experiments=150, resamples=400) for scatter in (0.7, 6.0))
+    problems = {"seeds": 0.7, "common": 8.0, "of_base": 8.0, "of_run": 18.0}
+    little, much = (
+        intervals.coverage(intervals.Scatter(bases=scatter, **problems), experiments=150, resamples=400)
+        for scatter in (0.7, 6.0)
+    )
     assert little[0] > 0.94
     assert much[0] < 0.92  # three bases are few, as the report says
     assert little[0] > little[1] and much[0] > much[1]  # over problems alone it is narrower
+
+
+def test_what_a_difference_scatters_by_is_found():
+    rng = np.random.default_rng(4)
+    bases, seeds, problems = 60, 5, 300
+    true = intervals.Scatter(bases=2.0, seeds=1.0, common=5.0, of_base=7.0, of_run=12.0)
+    values = true.bases * rng.standard_normal((bases, 1, 1)) + true.seeds * rng.standard_normal((bases, seeds, 1))
+    values = values + true.common * rng.standard_normal((1, 1, problems))
+    values = values + true.of_base * rng.standard_normal((bases, 1, problems))
+    values = values + true.of_run * rng.standard_normal((bases, seeds, problems))
+    found = intervals.Scatter.of(values)
+    for name, value in vars(true).items():
+        assert getattr(found, name) == pytest.approx(value, rel=0.15), name
+    none = intervals.Scatter.of(np.ones((3, 3, 50)))
+    assert set(vars(none).values()) == {0.0}
 
 
 def test_replicates_weigh_bases_seeds_and_problems():

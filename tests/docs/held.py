@@ -85,7 +85,7 @@ BY_TEST = {
     "mlx-ssd frontier runs/quickstart larger-model/": FRONTIER,
     "mlx-ssd frontier RUN LARGER…": FRONTIER,
     "mlx-ssd frontier runs/quickstart larger/model -p 128 -n 64": FRONTIER,
-    "mlx-ssd frontier runs/quickstart runs/embedded-3m -p 128 -n 64 -r 40": FRONTIER,
+    "mlx-ssd frontier runs/quickstart larger/model -p 128 -n 64 -r 40": FRONTIER,
     "mlx-ssd grade answers.jsonl --problems problems.jsonl": f"{SUITES}::test_grade",
     "mlx-ssd grade answers.jsonl --problems problems.jsonl --out grades.jsonl --json": f"{SUITES}::test_grade",
     "mlx-ssd grade samples.jsonl --suite humaneval --problems HumanEval.jsonl.gz": f"{SUITES}::test_grade",
