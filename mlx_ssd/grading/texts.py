@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlx_ssd.errors import WorkFailed
 from mlx_ssd.grading.answers import extract_answer
@@ -38,17 +38,10 @@ def asks_for_a_number(problem: Problem) -> bool:
     return bool(problem.tests) and "answer" in problem.tests[0]
 
 
-def grade_answers(
-    answers: Iterable[Answer],
-    limits: Limits,
-    workers: int,
-    sandbox: ProcessSandbox | None = None,
-    reuse: bool = True,
-    before: int = 0,
-) -> Iterator[tuple[Hashable, Verdict]]:
+def grade_answers(answers: Iterable[Answer], *how: Any, **named: Any) -> Iterator[tuple[Hashable, Verdict]]:
     """As `grade_given`, of whole texts."""
     found = [(key, problem, what_is_graded(problem, text)) for key, problem, text in answers]
-    yield from grade_given(found, limits, workers, sandbox, reuse, before)
+    yield from grade_given(found, *how, **named)
 
 
 def grade_given(
