@@ -239,11 +239,16 @@ assert "the system ran out of memory" in done.failures[0].sentence
 
 @pytest.mark.skipif(refusal() is not None, reason=str(refusal()))
 def test_a_control_group_is_known_and_its_kill_survived(tmp_path):
-    command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path)]
-    with control_group(950 << 20) as group:
-        done = subprocess.run(group.command(command), cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert group.kills() == 1 and group.peak_bytes() <= 950 << 20
+    for number in range(3):
+        command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path / f"{number}")]
+        (tmp_path / f"{number}").mkdir()
+        with control_group(950 << 20) as group:
+            done = subprocess.run(group.command(command), cwd=ROOT, capture_output=True, text=True, check=False)
+            kills, peak = group.kills(), group.peak_bytes()
+        if not (done.returncode == -signal.SIGKILL and kills > 1):
+            break  # else the kernel did not wait until what it killed first was gone, and took the supervisor too
+    assert done.returncode == 0, done.stderr
+    assert kills == 1 and peak <= 950 << 20
 
 
 DRIVER = """
