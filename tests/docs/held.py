@@ -49,7 +49,7 @@ BY_TEST = {
     "mlx-ssd run mac-4b-instruct": EIGHT_GB,
     "mlx-ssd run own-code --set problems.train.path=prompts.jsonl --set problems.test.path=held-out.jsonl": OWN_PROMPTS,
     "mlx-ssd run … --set 'problems.train={source: rstar_coder, path: rstar/seed_sft}'": (
-        "tests/problems/test_rstar_coder.py::test_parquet_gives_what_jsonl_gives"
+        "tests/problems/test_rstar_parquet.py::test_parquet_gives_what_jsonl_gives"
     ),
     "mlx-ssd run … --set 'problems.test={source: livecodebench, path: lcb}'": (
         "tests/test_run.py::test_livecodebench_from_its_own_files"
