@@ -105,12 +105,13 @@ class TestParquet:
             select_training(source(parquet("x.parquet", made), select="passed"), [])
 
     @pytest.mark.parametrize("select", ["text", "passed"])
-    def test_the_hub_is_streamed_at_its_revision(self, parquet, monkeypatch, select):
+    def test_the_hub_is_streamed_at_its_revision(self, parquet, copy, monkeypatch, select):
         hub = Hub(parquet("0.parquet", ROWS[:90]), parquet("1.parquet", ROWS[90:]))
         monkeypatch.setattr(huggingface_hub, "HfFileSystem", hub)
         found = select_training(ProblemSource(source="rstar_coder", select=select, revision="abc123"), judged())
         assert found[1]["kept"] == EXACT[select, 13]["kept"]
         assert hub.asked == ["datasets/microsoft/rStar-Coder@abc123/seed_sft/*.parquet"]
+        assert found[0] == select_training(source(copy, select=select), judged())[0]  # in the order of the files' names
 
     def test_the_responses_are_not_fetched(self, parquet, monkeypatch):
         """They are most of a file."""
