@@ -189,6 +189,7 @@ def test_a_mac_is_kept_awake_once_and_before_anything_is_downloaded(monkeypatch)
 def test_who_is_trusted_is_known_where_the_system_knows_nobody(monkeypatch):
     from mlx_ssd.machine import certificates
 
+    pytest.importorskip("certifi")
     monkeypatch.setattr(certificates.ssl, "create_default_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     found = certificates.context()
     assert found.cert_store_stats()["x509_ca"] > 50 and found.verify_mode == ssl.CERT_REQUIRED
